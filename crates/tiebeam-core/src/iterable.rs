@@ -1,0 +1,237 @@
+//! [`Iterable`]: the values of one key, which may be more than fit in memory.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::coder::{Codec, Coder, CoderSpec, IterableState, LENGTH_PREFIX, Nesting, Reader, length_prefixed, mismatch};
+use crate::element::{Element, vec_coder};
+use crate::error::{Error, Result};
+
+/// The values that a grouping brought together, in no particular order. Can be iterated any number of times.
+///
+/// Values may be held decoded, or encoded, or on the runner's side; the last two are decoded while they are iterated, so
+/// that one hot key need not fit in memory. An error while doing so (a runner that is gone, say) ends the bundle.
+pub struct Iterable<T>(Source<T>);
+
+enum Source<T> {
+    Decoded(Arc<[T]>),
+    Encoded { chunks: Arc<[Bytes]>, count: usize, coder: Coder<T> },
+    State { first: Bytes, token: Bytes, state: Arc<dyn IterableState>, coder: Coder<T> },
+}
+
+impl<T> Clone for Iterable<T> {
+    fn clone(&self) -> Self {
+        Iterable(match &self.0 {
+            Source::Decoded(values) => Source::Decoded(values.clone()),
+            Source::Encoded { chunks, count, coder } => {
+                Source::Encoded { chunks: chunks.clone(), count: *count, coder: coder.clone() }
+            }
+            Source::State { first, token, state, coder } => Source::State {
+                first: first.clone(),
+                token: token.clone(),
+                state: state.clone(),
+                coder: coder.clone(),
+            },
+        })
+    }
+}
+
+impl<T: Element> Iterable<T> {
+    /// Values that are encoded one after another, each in nested context, in `chunks` that never cut one.
+    pub fn encoded(chunks: impl Into<Arc<[Bytes]>>, count: usize, coder: Coder<T>) -> Self {
+        Iterable(Source::Encoded { chunks: chunks.into(), count, coder })
+    }
+
+    /// All values, one after another.
+    pub fn iter(&self) -> IterableIter<'_, T> {
+        let (chunks, coder): (Box<dyn Iterator<Item = Result<Bytes>> + '_>, _) = match &self.0 {
+            Source::Decoded(values) => return IterableIter(Iter::Decoded(values.iter())),
+            Source::Encoded { chunks, coder, .. } => (Box::new(chunks.iter().cloned().map(Ok)), coder),
+            Source::State { first, token, state, coder } => {
+                let mut page: Option<Option<Bytes>> = Some(None);
+                let rest = std::iter::from_fn(move || {
+                    let at = page.take()?;
+                    Some(state.page(token, at.as_deref()).map(|(bytes, next)| {
+                        page = next.map(Some);
+                        bytes
+                    }))
+                });
+                (Box::new(std::iter::once(Ok(first.clone())).chain(rest)), coder)
+            }
+        };
+        IterableIter(Iter::Encoded { reader: Reader::new(Bytes::new()), chunks, coder })
+    }
+
+    /// The number of values, counted if need be.
+    pub fn count(&self) -> usize {
+        match &self.0 {
+            Source::Decoded(values) => values.len(),
+            Source::Encoded { count, .. } => *count,
+            Source::State { .. } => self.iter().count(),
+        }
+    }
+
+    /// All values in memory.
+    pub fn to_vec(&self) -> Vec<T> {
+        self.iter().collect()
+    }
+}
+
+impl<T> From<Vec<T>> for Iterable<T> {
+    fn from(values: Vec<T>) -> Self {
+        Iterable(Source::Decoded(values.into()))
+    }
+}
+
+impl<T: Element> FromIterator<T> for Iterable<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(iter: I) -> Self {
+        Iterable(Source::Decoded(iter.into_iter().collect()))
+    }
+}
+
+impl<T: Element + std::fmt::Debug> std::fmt::Debug for Iterable<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<T: Element + PartialEq> PartialEq for Iterable<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl<'a, T: Element> IntoIterator for &'a Iterable<T> {
+    type Item = T;
+    type IntoIter = IterableIter<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Iterates an [`Iterable`].
+pub struct IterableIter<'a, T>(Iter<'a, T>);
+
+enum Iter<'a, T> {
+    Decoded(std::slice::Iter<'a, T>),
+    Encoded { reader: Reader, chunks: Box<dyn Iterator<Item = Result<Bytes>> + 'a>, coder: &'a Coder<T> },
+}
+
+impl<T: Element> Iterator for IterableIter<'_, T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        match &mut self.0 {
+            Iter::Decoded(values) => values.next().cloned(),
+            Iter::Encoded { reader, chunks, coder } => {
+                while reader.is_empty() {
+                    *reader = Reader::new(chunks.next()?.unwrap_or_else(|error| abort_bundle(error)));
+                }
+                Some(coder.decode(reader, Nesting::Nested).unwrap_or_else(|error| abort_bundle(error)))
+            }
+        }
+    }
+}
+
+/// Ends the bundle from a place that has no way to return an error: unwinds with the [`Error`] itself, which the
+/// bundle's edge catches and reports as such, not as a panic.
+pub fn abort_bundle(error: Error) -> ! {
+    std::panic::resume_unwind(Box::new(error))
+}
+
+const ITERABLE: &str = "beam:coder:iterable:v1";
+const STATE_BACKED: &str = "beam:coder:state_backed_iterable:v1";
+
+struct IterableCodec<T> {
+    value: Coder<T>,
+    spec: CoderSpec,
+}
+
+impl<T: Element> Codec<Iterable<T>> for IterableCodec<T> {
+    fn encode(&self, value: &Iterable<T>, out: &mut Vec<u8>, _: Nesting) -> Result<()> {
+        let at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        let mut count = 0usize;
+        for one in value {
+            self.value.encode(&one, out, Nesting::Nested)?;
+            count += 1;
+        }
+        let count = i32::try_from(count).map_err(|_| {
+            Error::new(
+                crate::error::ErrorKind::InvalidData,
+                "TB0110",
+                format!("{count} values are too many for one encoded iterable"),
+            )
+        })?;
+        out[at..at + 4].copy_from_slice(&count.to_be_bytes());
+        Ok(())
+    }
+
+    fn decode(&self, input: &mut Reader, nesting: Nesting) -> Result<Iterable<T>> {
+        // Only the state-backed form is worth keeping encoded: the others' bytes are in memory already.
+        let head = input.clone();
+        if input.remaining() >= 4 && input.array::<4>()? == (-1i32).to_be_bytes() && input.state().is_some() {
+            let mut first = Vec::new();
+            loop {
+                match input.varint()? {
+                    0 => {
+                        let count = first.len();
+                        let _ = count;
+                        return Ok(Iterable::from(first));
+                    }
+                    -1 => {
+                        let n = input.length()?;
+                        let token = input.take(n)?;
+                        let mut encoded = Vec::new();
+                        for one in &first {
+                            self.value.encode(one, &mut encoded, Nesting::Nested)?;
+                        }
+                        if let Some(state) = input.state().cloned() {
+                            let coder = self.value.clone();
+                            return Ok(Iterable(Source::State { first: encoded.into(), token, state, coder }));
+                        }
+                    }
+                    n => {
+                        for _ in 0..n.max(0) {
+                            first.push(self.value.decode(input, Nesting::Nested)?);
+                        }
+                    }
+                }
+            }
+        }
+        *input = head;
+        vec_coder(self.value.clone()).decode(input, nesting).map(Iterable::from)
+    }
+
+    fn spec(&self) -> CoderSpec {
+        self.spec.clone()
+    }
+
+    fn is_deterministic(&self) -> bool {
+        false
+    }
+}
+
+impl<T: Element> Element for Iterable<T> {
+    fn coder() -> Coder<Self> {
+        iterable_coder(T::coder())
+    }
+
+    fn coder_of(spec: &CoderSpec) -> Result<Coder<Self>> {
+        match (spec.urn.as_str(), spec.components.as_slice()) {
+            (LENGTH_PREFIX, [inner]) => Ok(length_prefixed(Self::coder_of(inner)?)),
+            (ITERABLE | STATE_BACKED, [inner]) => {
+                Ok(Coder::new(IterableCodec { value: T::coder_of(inner)?, spec: spec.clone() }))
+            }
+            _ => Err(mismatch("an iterable", spec)),
+        }
+    }
+}
+
+/// `iterable<value>`.
+pub fn iterable_coder<T: Element>(value: Coder<T>) -> Coder<Iterable<T>> {
+    let spec = CoderSpec::of(ITERABLE, [value.spec()]);
+    Coder::new(IterableCodec { value, spec })
+}

@@ -1,0 +1,1 @@
+//! StageSpec, operators, the life of a bundle, and the Harness that a door supplies.

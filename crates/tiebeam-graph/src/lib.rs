@@ -1,0 +1,1 @@
+//! Pipeline, PCollection, the primitives, names, validation, explain.

@@ -1,0 +1,198 @@
+//! [`ModelHandler`]: what a framework gives so that its models can run in pipelines.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tiebeam_core::error::{Error, ErrorKind, Result};
+use tiebeam_core::row::Value;
+use tiebeam_core::Element;
+
+/// Arguments given to the handler with every batch; cannot be changed by it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InferenceArgs(Arc<BTreeMap<String, Value>>);
+
+impl InferenceArgs {
+    /// No arguments.
+    pub fn none() -> Self {
+        InferenceArgs::default()
+    }
+
+    /// The argument of that name.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All arguments by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+}
+
+impl<N: Into<String>> FromIterator<(N, Value)> for InferenceArgs {
+    fn from_iter<I: IntoIterator<Item = (N, Value)>>(iter: I) -> Self {
+        InferenceArgs(Arc::new(iter.into_iter().map(|(name, value)| (name.into(), value)).collect()))
+    }
+}
+
+/// One example with what a model said of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PredictionResult<E, P> {
+    /// What went in.
+    pub example: E,
+    /// What came out.
+    pub inference: P,
+    /// Which model computed it, told by the model object itself.
+    pub model_id: Arc<str>,
+}
+
+/// How elements are gathered for a model. Sizes and weights are per batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Batching {
+    /// A batch waits for at least this many, as long as there are more to come. Default 1.
+    pub min_batch_size: usize,
+    /// A batch never holds more. Default 10,000.
+    pub max_batch_size: usize,
+    /// A batch waits no longer than this for more elements. Default: until the bundle ends.
+    pub max_batch_duration: Option<Duration>,
+    /// A batch never weighs more (by the handler's [`element_size`](ModelHandler::element_size)); a single heavier
+    /// element goes alone.
+    pub max_batch_weight: Option<u64>,
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Batching { min_batch_size: 1, max_batch_size: 10_000, max_batch_duration: None, max_batch_weight: None }
+    }
+}
+
+impl Batching {
+    /// The settings as they are, if they make sense.
+    ///
+    /// # Errors
+    /// When the minimum is above the maximum, or the maximum is nothing.
+    pub fn validated(self) -> Result<Self> {
+        let invalid = |message: String| Err(Error::new(ErrorKind::InvalidArgument, "TB0320", message));
+        if self.max_batch_size == 0 || self.max_batch_weight == Some(0) {
+            return invalid("a batch must be allowed at least one element".to_owned());
+        }
+        if self.min_batch_size > self.max_batch_size {
+            return invalid(format!(
+                "Minimum ({}) must not be greater than maximum ({})",
+                self.min_batch_size, self.max_batch_size
+            ));
+        }
+        Ok(self)
+    }
+}
+
+/// What a model is, for reports and metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ModelInfo {
+    /// Told in every [`PredictionResult`]; mostly the model's path.
+    pub model_id: Arc<str>,
+    /// Where the model came from.
+    pub uri: Option<String>,
+    /// The SHA-256 of its file, in hex.
+    pub sha256: Option<String>,
+    /// The bytes that it takes in memory.
+    pub bytes: Option<u64>,
+}
+
+/// Loads a model and runs it on batches. Handlers are values made by builders; nothing of them is serialised.
+///
+/// The model is loaded once a process and shared by all threads, so `run_inference` takes `&self` and `&Model` and is
+/// called by many threads at once.
+pub trait ModelHandler: Send + Sync + 'static {
+    /// What the model is asked about.
+    type Example: Element;
+    /// What it answers.
+    type Inference: Element;
+    /// The loaded model.
+    type Model: Send + Sync + 'static;
+
+    /// Loads the model: once a process, before any element is read.
+    ///
+    /// # Errors
+    /// Of kind [`Model`](ErrorKind::Model), naming the file and what is wrong with it.
+    fn load_model(&self) -> Result<Self::Model>;
+
+    /// Exactly one inference for each example, in order. Never called with an empty batch.
+    ///
+    /// # Errors
+    /// When the model can't; the batch's elements are then failed one by one or together.
+    fn run_inference(
+        &self,
+        batch: &[Self::Example],
+        model: &Self::Model,
+        args: &InferenceArgs,
+    ) -> Result<Vec<Self::Inference>>;
+
+    /// How elements are gathered.
+    fn batching(&self) -> Batching {
+        Batching::default()
+    }
+
+    /// Whether an example can go to the model at all (its shape and dtype, say). Asked for each element before
+    /// batching, so that one wrong element can't fail a batch.
+    ///
+    /// # Errors
+    /// What is wrong with the example: seen and wanted.
+    fn check_example(&self, example: &Self::Example, model: &Self::Model) -> Result<()> {
+        let _ = (example, model);
+        Ok(())
+    }
+
+    /// The weight of an example, for `max_batch_weight`. Default: its size in bytes as far as the type alone tells.
+    fn element_size(&self, example: &Self::Example) -> u64 {
+        let _ = example;
+        size_of::<Self::Example>() as u64
+    }
+
+    /// The bytes of a batch, for the metric `inference_request_batch_byte_size`.
+    fn num_bytes(&self, batch: &[Self::Example]) -> u64 {
+        batch.iter().map(|example| self.element_size(example)).sum()
+    }
+
+    /// The namespace of the metrics, such as `BeamML_Onnx`.
+    fn metrics_namespace(&self) -> String {
+        "RunInference".to_owned()
+    }
+
+    /// A short name for labels and reports.
+    fn name(&self) -> String {
+        let name = std::any::type_name::<Self>();
+        name.split('<').next().and_then(|n| n.rsplit("::").next()).unwrap_or(name).to_owned()
+    }
+
+    /// What the model is.
+    fn model_info(&self, model: &Self::Model) -> ModelInfo {
+        let _ = model;
+        ModelInfo { model_id: self.name().into(), ..ModelInfo::default() }
+    }
+
+    /// Refuses arguments that the handler can't use, when the pipeline is built.
+    ///
+    /// # Errors
+    /// When it takes none and some are given, or one is unknown.
+    fn validate_inference_args(&self, args: &InferenceArgs) -> Result<()> {
+        if args.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "TB0321",
+            format!("inference_args were given, but {} takes none", self.name()),
+        ))
+    }
+
+    /// Steps whose handlers give the same identity share one loaded model. Default: none, a model a step.
+    fn model_identity(&self) -> Option<String> {
+        None
+    }
+}

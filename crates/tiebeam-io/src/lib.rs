@@ -1,0 +1,1 @@
+//! File systems, text, csv, json, images, match and read, atomic file sinks.

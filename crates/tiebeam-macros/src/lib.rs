@@ -1,0 +1,1 @@
+//! `#[derive(Element)]`: gives a struct its schema and its Beam `row` coder.

@@ -1,0 +1,1 @@
+//! Beam's wire messages, compiled without protoc.

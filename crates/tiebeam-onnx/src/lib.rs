@@ -1,0 +1,1 @@
+//! ONNX models on rten and on ONNX Runtime.

@@ -1,0 +1,1 @@
+//! The embedded runner: threads, shuffle, bundles and their retries.

@@ -1,0 +1,1 @@
+//! TestPipeline, assert_that and the three modes.

@@ -1,0 +1,1 @@
+//! PyTorch state dicts: a bounded reader, and modules that become ONNX graphs.

@@ -1,0 +1,1 @@
+//! Every derived transform, through the public API only.

@@ -1,0 +1,1 @@
+//! Beam YAML to a graph: parser, expressions, registry of transforms.

@@ -1,0 +1,1 @@
+//! The facade: prelude, re-exports, one feature a crate.
