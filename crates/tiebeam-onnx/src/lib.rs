@@ -1,1 +1,3 @@
 //! ONNX models on rten and on ONNX Runtime.
+
+pub mod proto;
