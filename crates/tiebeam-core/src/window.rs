@@ -336,8 +336,8 @@ impl WindowFn for SlidingWindows {
     fn to_wire(&self) -> (String, Vec<u8>) {
         let mut payload = Vec::new();
         crate::coder::wire::message(&mut payload, 1, &crate::coder::wire::duration(self.size));
-        crate::coder::wire::message(&mut payload, 2, &crate::coder::wire::duration(self.period));
-        crate::coder::wire::message(&mut payload, 3, &crate::coder::wire::duration(self.offset));
+        crate::coder::wire::message(&mut payload, 2, &crate::coder::wire::duration(self.offset));
+        crate::coder::wire::message(&mut payload, 3, &crate::coder::wire::duration(self.period));
         ("beam:window_fn:sliding_windows:v1".to_owned(), payload)
     }
 
