@@ -1,0 +1,28 @@
+//! Compiles `proto/` to Rust: protox parses, prost writes the types. No protoc.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+/// What the world begins with; the rest is imported from there.
+const ROOTS: [&str; 5] = [
+    "org/apache/beam/model/pipeline/v1/beam_runner_api.proto",
+    "org/apache/beam/model/pipeline/v1/schema.proto",
+    "org/apache/beam/model/pipeline/v1/standard_window_fns.proto",
+    "org/apache/beam/model/fn_execution/v1/beam_fn_api.proto",
+    "org/apache/beam/model/fn_execution/v1/beam_provision_api.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rerun-if-changed=build.rs");
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("proto");
+    let files = protox::compile(ROOTS, [root])?;
+    prost_build::Config::new()
+        // Elements and payloads share the buffer they came in.
+        .bytes(["."])
+        // Sorted maps: equal messages have equal bytes, so descriptors and pipelines can be compared.
+        .btree_map(["."])
+        .include_file("beam.rs")
+        .compile_fds(files)?;
+    Ok(())
+}
