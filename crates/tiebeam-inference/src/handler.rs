@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_core::row::Value;
 use tiebeam_core::Element;
+
+use crate::batching::{Batching, LengthFn};
 
 /// Arguments given to the handler with every batch; cannot be changed by it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -49,46 +50,6 @@ pub struct PredictionResult<E, P> {
     pub inference: P,
     /// Which model computed it, told by the model object itself.
     pub model_id: Arc<str>,
-}
-
-/// How elements are gathered for a model. Sizes and weights are per batch.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Batching {
-    /// A batch waits for at least this many, as long as there are more to come. Default 1.
-    pub min_batch_size: usize,
-    /// A batch never holds more. Default 10,000.
-    pub max_batch_size: usize,
-    /// A batch waits no longer than this for more elements. Default: until the bundle ends.
-    pub max_batch_duration: Option<Duration>,
-    /// A batch never weighs more (by the handler's [`element_size`](ModelHandler::element_size)); a single heavier
-    /// element goes alone.
-    pub max_batch_weight: Option<u64>,
-}
-
-impl Default for Batching {
-    fn default() -> Self {
-        Batching { min_batch_size: 1, max_batch_size: 10_000, max_batch_duration: None, max_batch_weight: None }
-    }
-}
-
-impl Batching {
-    /// The settings as they are, if they make sense.
-    ///
-    /// # Errors
-    /// When the minimum is above the maximum, or the maximum is nothing.
-    pub fn validated(self) -> Result<Self> {
-        let invalid = |message: String| Err(Error::new(ErrorKind::InvalidArgument, "TB0320", message));
-        if self.max_batch_size == 0 || self.max_batch_weight == Some(0) {
-            return invalid("a batch must be allowed at least one element".to_owned());
-        }
-        if self.min_batch_size > self.max_batch_size {
-            return invalid(format!(
-                "Minimum ({}) must not be greater than maximum ({})",
-                self.min_batch_size, self.max_batch_size
-            ));
-        }
-        Ok(self)
-    }
 }
 
 /// What a model is, for reports and metrics.
@@ -152,6 +113,17 @@ pub trait ModelHandler: Send + Sync + 'static {
     fn element_size(&self, example: &Self::Example) -> u64 {
         let _ = example;
         size_of::<Self::Example>() as u64
+    }
+
+    /// The length of an example (words, tokens, samples), where only examples of about the same length should share a
+    /// batch. Default: none; lengths do not matter.
+    fn length_fn(&self) -> Option<LengthFn<Self::Example>> {
+        None
+    }
+
+    /// How many copies of the model are loaded and taken in turn, batch by batch. Default 1.
+    fn copies(&self) -> usize {
+        1
     }
 
     /// The bytes of a batch, for the metric `inference_request_batch_byte_size`.

@@ -1,0 +1,265 @@
+//! How large the next batch should be: Beam's estimate from the times of the batches before.
+
+use std::time::Duration;
+
+use crate::batching::Batching;
+
+/// Measurements kept; the oldest are thinned out when there are more.
+const MAX_MEASUREMENTS: usize = 100;
+/// A batch is at most this many times as large as the one before.
+const MAX_GROWTH: f64 = 2.0;
+/// From this many measurements on, outliers are thrown out and sizes are spread.
+const ENOUGH: usize = 10;
+/// How far a single measurement may move the fit (Cook's distance) before it is an outlier.
+const OUTLIER: f64 = 0.5;
+
+/// Learns `time = a + b·size` and says what size comes next.
+#[derive(Debug)]
+pub(crate) struct Estimator {
+    batching: Batching,
+    /// (size, seconds), in the order in which they came.
+    measured: Vec<(f64, f64)>,
+    /// The first batch after a load warms caches and kernels up; its time says nothing of the next.
+    ignore_next: bool,
+    replay: Option<usize>,
+    random: u64,
+}
+
+impl Estimator {
+    pub(crate) fn new(batching: &Batching) -> Self {
+        Estimator {
+            batching: batching.clone(),
+            measured: Vec::new(),
+            ignore_next: false,
+            replay: None,
+            random: 0x9E37_79B9_7F4A_7C15,
+        }
+    }
+
+    /// The next time told is not believed, and its size is tried again.
+    pub(crate) fn ignore_next_time(&mut self) {
+        self.ignore_next = true;
+    }
+
+    /// Tells how long a batch of `size` took.
+    pub(crate) fn record(&mut self, size: usize, took: Duration) {
+        if std::mem::take(&mut self.ignore_next) {
+            self.replay = Some(size.clamp(1, self.batching.max_batch_size));
+            return;
+        }
+        self.measured.push((size as f64, took.as_secs_f64()));
+        if self.measured.len() >= MAX_MEASUREMENTS {
+            // Two at once, so that whether their number is odd (which `next` uses) does not change.
+            let (old, older) = (self.random_below(MAX_MEASUREMENTS / 4), self.random_below(MAX_MEASUREMENTS / 2));
+            self.measured.remove(old);
+            self.measured.remove(older);
+        }
+    }
+
+    /// The size of the next batch, between the minimum and the maximum.
+    pub(crate) fn next(&mut self) -> usize {
+        if let Some(size) = self.replay.take() {
+            return size;
+        }
+        let (min, max) = (self.batching.min_batch_size.max(1), self.batching.max_batch_size);
+        if min >= max {
+            return max;
+        }
+        let last = match self.measured.as_slice() {
+            [] => return min,
+            // Two different sizes are needed for a line.
+            [_] => return (min * MAX_GROWTH as usize).min(max).max(min + 1).min(max),
+            [.., (last, _)] => *last,
+        };
+        let (a, b) = self.line();
+        let b = b.max(1e-20);
+        let mut target = max as f64;
+        if let Some(whole) = self.batching.target_batch_duration_including_fixed_cost {
+            target = target.min((whole.as_secs_f64() - a.max(0.0)) / b);
+        }
+        if let Some(elements) = self.batching.target_batch_duration {
+            target = target.min(elements.as_secs_f64() / b);
+        }
+        if let Some(overhead) = self.batching.target_batch_overhead
+            && a > 0.0
+        {
+            // Noise can make the fixed cost come out as nothing or less: then it bounds nothing. (Beam takes it as
+            // tiny and falls back to single elements.)
+            target = target.min((a / b) * (1.0 / overhead - 1.0));
+        }
+        // Alternates between 0 and 1, so that the size does not stick to the minimum.
+        let jitter = self.measured.len() % 2;
+        if self.measured.len() > ENOUGH {
+            let unit = self.random_below(1 << 20) as f64 / f64::from(1 << 20);
+            target += (target * self.batching.variance * 2.0 * (unit - 0.5)).trunc();
+        }
+        let cap = (last * MAX_GROWTH).min(max as f64);
+        // The cast saturates: a target below nothing is nothing.
+        (target.min(cap) as usize).max(min + jitter).min(max)
+    }
+
+    /// `a` and `b` of the line through the measurements, fewest squares, without the largest fifth when there are many
+    /// and without outliers.
+    fn line(&self) -> (f64, f64) {
+        let mut points = self.measured.clone();
+        points.sort_by(|p, q| p.partial_cmp(q).unwrap_or(std::cmp::Ordering::Equal));
+        points.truncate((points.len() * 4 / 5).max(20));
+        let (a, b) = fit(&points, |_| 1.0);
+        let n = points.len() as f64;
+        if points.len() < ENOUGH {
+            return (a, b);
+        }
+        let sum_x: f64 = points.iter().map(|(x, _)| x).sum();
+        let sum_xx: f64 = points.iter().map(|(x, _)| x * x).sum();
+        let variance: f64 = points.iter().map(|(x, y)| (a + b * x - y).powi(2)).sum::<f64>() / (n - 2.0);
+        let spread = n * sum_xx - sum_x * sum_x;
+        if variance <= 0.0 || spread <= 0.0 {
+            return (a, b);
+        }
+        // Small batches know more of the fixed cost: they weigh more.
+        fit(&points, |(x, y)| {
+            let leverage = (sum_xx - 2.0 * sum_x * x + n * x * x) / spread;
+            let distance = 0.5 / variance * (a + b * x - y).powi(2) * leverage / (1.0 - leverage).powi(2);
+            if distance <= OUTLIER { 1.0 / (x * x) } else { 0.0 }
+        })
+    }
+
+    /// A number below `n`, the same ones in every run.
+    fn random_below(&mut self, n: usize) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random % n as u64) as usize
+    }
+}
+
+/// The line of the least weighted squares. Points of one size alone give the mean as the cost of an element.
+fn fit(points: &[(f64, f64)], weight: impl Fn((f64, f64)) -> f64) -> (f64, f64) {
+    let (mut w, mut wx, mut wy) = (0.0, 0.0, 0.0);
+    for &(x, y) in points {
+        let weight = weight((x, y));
+        w += weight;
+        wx += weight * x;
+        wy += weight * y;
+    }
+    if w <= 0.0 {
+        return (0.0, 0.0);
+    }
+    let (mean_x, mean_y) = (wx / w, wy / w);
+    let (mut above, mut below) = (0.0, 0.0);
+    for &(x, y) in points {
+        let weight = weight((x, y));
+        above += weight * (x - mean_x) * (y - mean_y);
+        below += weight * (x - mean_x).powi(2);
+    }
+    if below <= f64::EPSILON * wx.abs() {
+        return (0.0, if mean_x > 0.0 { mean_y / mean_x } else { 0.0 });
+    }
+    let b = above / below;
+    (mean_y - b * mean_x, b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(n: usize, batching: Batching, took: impl Fn(usize) -> f64) -> Vec<usize> {
+        let mut estimator = Estimator::new(&batching);
+        (0..n)
+            .map(|_| {
+                let size = estimator.next();
+                estimator.record(size, Duration::from_secs_f64(took(size)));
+                size
+            })
+            .collect()
+    }
+
+    fn slow(n: usize) -> f64 {
+        1.0 + 0.7 * n as f64
+    }
+
+    #[test]
+    fn c20a_a_target_duration_bounds_the_size() {
+        let batching = Batching { target_batch_overhead: None, ..Batching::default() };
+        assert_eq!(sizes(7, batching, slow), [1, 2, 4, 8, 14, 14, 14]);
+    }
+
+    #[test]
+    fn c20c_a_target_overhead_bounds_the_size() {
+        let batching = Batching { target_batch_duration: None, ..Batching::default() };
+        assert_eq!(sizes(8, batching, slow), [1, 2, 4, 8, 16, 27, 27, 27]);
+    }
+
+    #[test]
+    fn c20d_the_defaults_take_the_smaller_bound() {
+        assert_eq!(sizes(9, Batching::default(), slow), [1, 2, 4, 8, 14, 14, 14, 14, 14]);
+    }
+
+    #[test]
+    fn c20f_an_overhead_of_one_asks_for_the_least_and_still_tries_two() {
+        let batching = Batching { target_batch_overhead: Some(1.0), ..Batching::default() };
+        assert_eq!(sizes(6, batching, |n| 1.0 + 0.1 * n as f64), [1, 2, 1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn the_whole_duration_can_be_bounded() {
+        let batching = Batching {
+            target_batch_overhead: None,
+            target_batch_duration: None,
+            target_batch_duration_including_fixed_cost: Some(Duration::from_secs(10)),
+            ..Batching::default()
+        };
+        // (10 - 1) / 0.7 = 12.86
+        assert_eq!(sizes(7, batching, slow), [1, 2, 4, 8, 12, 12, 12]);
+    }
+
+    #[test]
+    fn a_fixed_size_never_changes() {
+        assert_eq!(sizes(5, Batching::fixed(10), slow), [10; 5]);
+    }
+
+    #[test]
+    fn an_ignored_time_is_measured_again_at_the_same_size() {
+        let mut estimator = Estimator::new(&Batching::default());
+        let mut sizes = Vec::new();
+        estimator.ignore_next_time();
+        for i in 0..5 {
+            let size = estimator.next();
+            // The first call is a thousand times slower; it must not spoil the fit.
+            estimator.record(size, Duration::from_secs_f64(slow(size) * if i == 0 { 1000.0 } else { 1.0 }));
+            sizes.push(size);
+        }
+        assert_eq!(sizes, [1, 1, 2, 4, 8]);
+    }
+
+    #[test]
+    fn a_call_without_fixed_cost_grows_to_the_maximum() {
+        let mut estimator = Estimator::new(&Batching::at_most(300));
+        let mut last = 1;
+        for _ in 0..200 {
+            let size = estimator.next();
+            assert!((1..=300).contains(&size) && size <= last * 2 + 1, "{size} after {last}");
+            estimator.record(size, Duration::ZERO);
+            last = size;
+        }
+        assert!(last > 150, "{last}");
+    }
+
+    #[test]
+    fn many_noisy_times_keep_the_size_near_the_target() {
+        let mut estimator = Estimator::new(&Batching::default());
+        let mut random = 7u64;
+        let mut seen = Vec::new();
+        for i in 0..500 {
+            let size = estimator.next();
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let noise = if i % 37 == 0 { 20.0 } else { 0.95 + (random >> 40) as f64 / 1.6e8 };
+            estimator.record(size, Duration::from_secs_f64((0.1 + 0.01 * size as f64) * noise));
+            seen.push(size);
+        }
+        // a/b · 19 = 190, spread by a quarter.
+        let late = &seen[300..];
+        let mean = late.iter().sum::<usize>() / late.len();
+        assert!((95..=380).contains(&mean), "mean {mean}, {late:?}");
+    }
+}
