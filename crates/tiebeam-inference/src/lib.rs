@@ -9,4 +9,4 @@ pub mod tensor;
 pub use batching::{Batching, LengthFn};
 pub use clock::{Clock, SystemClock};
 pub use handler::{InferenceArgs, ModelHandler, ModelInfo, PredictionResult};
-pub use tensor::{DType, Tensor, TensorData};
+pub use tensor::{DType, TENSOR_TYPE, Tensor, TensorData, Tensors};

@@ -5,6 +5,15 @@ use std::sync::Arc;
 
 use tiebeam_core::error::{Error, ErrorKind, Result};
 
+mod coder;
+mod named;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use named::Tensors;
+pub use value::TENSOR_TYPE;
+
 /// The element type of a tensor, named as numpy names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DType {
@@ -43,18 +52,9 @@ impl DType {
 
     /// The dtype of that numpy name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [
-            DType::F32,
-            DType::F64,
-            DType::I64,
-            DType::I32,
-            DType::U8,
-            DType::I8,
-            DType::Bool,
-            DType::Str,
-        ]
-        .into_iter()
-        .find(|dtype| dtype.name() == name)
+        [DType::F32, DType::F64, DType::I64, DType::I32, DType::U8, DType::I8, DType::Bool, DType::Str]
+            .into_iter()
+            .find(|dtype| dtype.name() == name)
     }
 }
 
@@ -80,6 +80,16 @@ impl<T> Buffer<T> {
         match self {
             Buffer::One(one) => one,
             Buffer::Shared(all) => all,
+        }
+    }
+}
+
+impl<T: Clone> Buffer<T> {
+    /// The numbers as a vector: moved out when nobody else holds them, else copied.
+    pub fn into_vec(self) -> Vec<T> {
+        match self {
+            Buffer::One(one) => one.to_vec(),
+            Buffer::Shared(all) => Arc::unwrap_or_clone(all),
         }
     }
 }
@@ -195,6 +205,21 @@ impl Tensor {
         }
     }
 
+    /// Calls `f` with the size of each axis, without an allocation where the axes are few.
+    #[inline]
+    pub fn with_shape<R>(&self, f: impl FnOnce(&[usize]) -> R) -> R {
+        match &self.shape {
+            Shape::Inline(n, dims) => {
+                let mut sizes = [0usize; 4];
+                for (size, dim) in sizes.iter_mut().zip(dims) {
+                    *size = *dim as usize;
+                }
+                f(&sizes[..usize::from(*n)])
+            }
+            Shape::Heap(dims) => f(dims),
+        }
+    }
+
     /// The number of axes.
     pub fn rank(&self) -> usize {
         match &self.shape {
@@ -244,6 +269,11 @@ impl Tensor {
     /// The numbers with their type.
     pub fn data(&self) -> &TensorData {
         &self.data
+    }
+
+    /// The numbers with their type, without the tensor.
+    pub fn into_data(self) -> TensorData {
+        self.data
     }
 
     /// The numbers, if they are of type `T`.
