@@ -1,1 +1,7 @@
-//! Beam YAML to a graph: parser, expressions, registry of transforms.
+//! Beam YAML to a graph: the parser, the expressions, the registry of transforms.
+
+pub mod diagnostic;
+pub mod document;
+pub mod source;
+mod suggest;
+pub mod template;
