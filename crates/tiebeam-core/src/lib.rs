@@ -9,6 +9,7 @@ pub mod combine;
 pub mod dofn;
 pub mod element;
 pub mod error;
+pub mod failed;
 pub mod iterable;
 pub mod metrics;
 pub mod row;
@@ -23,11 +24,12 @@ pub use combine::CombineFn;
 pub use dofn::{BundleContext, DoFn, ElementContext, Output, OutputTag, Receiver, SetupContext};
 pub use element::Element;
 pub use error::{Domain, Error, ErrorKind, Result, SourcePlace};
+pub use failed::{Failed, Failure};
 pub use iterable::Iterable;
 pub use row::{Field, FieldType, Row, Schema, TypeKind, Value};
 pub use side_input::{SideMap, SideMultimap, View};
 pub use time::Timestamp;
 pub use window::{
-    FixedWindows, GlobalWindows, IntervalWindow, Pane, PaneTiming, Sessions, SlidingWindows, TimestampCombiner, Window,
-    WindowFn, WindowInfo, WindowingStrategy, Windows,
+    FixedWindows, GlobalWindows, IntervalWindow, Pane, PaneTiming, Sessions, SlidingWindows,
+    TimestampCombiner, Window, WindowFn, WindowInfo, WindowingStrategy, Windows,
 };

@@ -1,1 +1,18 @@
-//! Pipeline, PCollection, the primitives, names, validation, explain.
+//! How pipelines are written: [`Pipeline`], [`PCollection`], [`PTransform`] and the primitives; and the erased [`Graph`] that
+//! plans and wires are made of. Building a graph has no side effects: no file is listed, no clock read, nothing is sent.
+
+pub mod explain;
+pub mod fns;
+pub mod graph;
+pub mod ops;
+pub mod par_do;
+pub mod pcollection;
+pub mod pipeline;
+pub mod side_input;
+
+pub use graph::{Arity, Check, CombineParts, Graph, GraphNode, NodeKind, NodeOutput, PipelineErrors};
+pub use ops::{Create, impulse};
+pub use par_do::{MultiParDo, Outputs, ParDo};
+pub use pcollection::{PCollection, TryMap};
+pub use pipeline::{Begin, PTransform, Pipeline};
+pub use side_input::SideInput;

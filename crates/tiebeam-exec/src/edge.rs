@@ -1,0 +1,338 @@
+//! Edges with their element types erased: opened once, when a stage is wired, never per element.
+
+use std::any::{Any, TypeId};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tiebeam_core::coder::{self, Coder, CoderSpec, IterableState, Nesting, Reader};
+use tiebeam_core::{BATCH_SIZE, Batch, BatchBuilder, Element, Error, Receiver, Result, WindowInfo};
+
+/// A `Box<dyn Receiver<T>>` whose `T` is not told.
+pub struct AnyReceiver {
+    receiver: Box<dyn Any + Send>,
+    element: &'static str,
+}
+
+impl AnyReceiver {
+    /// Hides the element type.
+    pub fn new<T: 'static>(receiver: Box<dyn Receiver<T>>) -> Self {
+        AnyReceiver { receiver: Box::new(receiver), element: std::any::type_name::<T>() }
+    }
+
+    /// Finds the element type again.
+    ///
+    /// # Errors
+    /// An internal one when it is another type.
+    pub fn open<T: 'static>(self) -> Result<Box<dyn Receiver<T>>> {
+        let AnyReceiver { receiver, element } = self;
+        receiver.downcast::<Box<dyn Receiver<T>>>().map(|boxed| *boxed).map_err(|_| {
+            Error::internal(format!("an edge of {element} was opened as {}", std::any::type_name::<T>()))
+        })
+    }
+}
+
+/// A batch whose element type is not told; what runners keep between stages.
+pub trait AnyBatch: Send + Sync {
+    /// The number of elements.
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The `Batch<T>`.
+    fn as_any(&self) -> &dyn Any;
+    /// The elements of `range`, in a batch of their own.
+    fn slice(&self, range: std::ops::Range<usize>) -> Arc<dyn AnyBatch>;
+}
+
+impl<T: Element> AnyBatch for Batch<T> {
+    fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn slice(&self, range: std::ops::Range<usize>) -> Arc<dyn AnyBatch> {
+        let meta = match &self.meta {
+            tiebeam_core::Meta::Uniform(info) => tiebeam_core::Meta::Uniform(info.clone()),
+            tiebeam_core::Meta::Each(infos) => tiebeam_core::Meta::Each(infos[range.clone()].to_vec()),
+        };
+        Arc::new(Batch { values: self.values[range].to_vec(), meta })
+    }
+}
+
+/// Takes whole batches out of a stage, still typed inside.
+pub trait BatchSink: Send {
+    /// Takes one batch.
+    ///
+    /// # Errors
+    /// Whatever keeps it from doing so.
+    fn accept(&mut self, batch: Arc<dyn AnyBatch>) -> Result<()>;
+}
+
+/// Takes encoded elements out of a stage: windowed values one after another, each in nested context.
+pub trait EncodedSink: Send {
+    /// Takes the encodings of `count` elements.
+    ///
+    /// # Errors
+    /// Whatever keeps it from doing so.
+    fn accept(&mut self, encoded: &[u8], count: usize) -> Result<()>;
+}
+
+/// Takes erased batches into a stage.
+pub trait BatchReceiver: Send {
+    /// Passes on a copy of the batch.
+    ///
+    /// # Errors
+    /// Those of the stage, or an internal one for a batch of another type.
+    fn receive(&mut self, batch: &dyn AnyBatch) -> Result<()>;
+}
+
+/// Takes encoded elements into a stage.
+pub trait EncodedReceiver: Send {
+    /// Decodes all elements in `encoded` and passes them on. `state` serves state-backed iterables.
+    ///
+    /// # Errors
+    /// Those of the stage, or what is wrong with the bytes.
+    fn receive(&mut self, encoded: Bytes, state: Option<Arc<dyn IterableState>>) -> Result<()>;
+}
+
+/// All that can be done with an edge without knowing its element type.
+pub trait EdgeType: Send + Sync {
+    /// The Rust type of the elements.
+    fn type_id(&self) -> TypeId;
+    /// Its name, for messages and the fingerprint.
+    fn type_name(&self) -> &'static str;
+    /// The coder, as it travels.
+    fn coder_spec(&self) -> CoderSpec;
+    /// The same type with the coder that a runner's tree asks for.
+    ///
+    /// # Errors
+    /// When the type can't be told by that tree.
+    fn with_coder(&self, spec: &CoderSpec) -> Result<Arc<dyn EdgeType>>;
+    /// One receiver that gives each batch to all of them.
+    ///
+    /// # Errors
+    /// An internal one when one is of another type.
+    fn tee(&self, receivers: Vec<AnyReceiver>) -> Result<AnyReceiver>;
+    /// A receiver that counts what passes.
+    ///
+    /// # Errors
+    /// An internal one when `into` is of another type.
+    fn counted(&self, into: AnyReceiver, count: Arc<std::sync::atomic::AtomicU64>) -> Result<AnyReceiver>;
+    /// A receiver that keeps batches as they are.
+    fn collector(&self, sink: Box<dyn BatchSink>) -> AnyReceiver;
+    /// The other end of [`collector`](EdgeType::collector).
+    ///
+    /// # Errors
+    /// An internal one when `into` is of another type.
+    fn replayer(&self, into: AnyReceiver) -> Result<Box<dyn BatchReceiver>>;
+    /// A receiver that encodes elements as windowed values.
+    ///
+    /// # Errors
+    /// When the window coder is unknown.
+    fn encoder(&self, window: &CoderSpec, sink: Box<dyn EncodedSink>) -> Result<AnyReceiver>;
+    /// The other end of [`encoder`](EdgeType::encoder).
+    ///
+    /// # Errors
+    /// When the window coder is unknown, or `into` is of another type.
+    fn decoder(&self, window: &CoderSpec, into: AnyReceiver) -> Result<Box<dyn EncodedReceiver>>;
+    /// Encodes the elements of a batch alone, without times and windows, each in nested context; gives each to `each`
+    /// with what it carries. What side inputs are made of.
+    ///
+    /// # Errors
+    /// What keeps an element from being encoded.
+    fn encode_values(
+        &self,
+        batch: &dyn AnyBatch,
+        each: &mut dyn FnMut(&[u8], &WindowInfo) -> Result<()>,
+    ) -> Result<()>;
+}
+
+/// The edge type of elements `T` with a coder.
+pub struct TypedEdge<T> {
+    coder: Coder<T>,
+}
+
+impl<T: Element> TypedEdge<T> {
+    /// An edge of `T` that travels by `coder`.
+    pub fn new(coder: Coder<T>) -> Arc<dyn EdgeType> {
+        Arc::new(TypedEdge { coder })
+    }
+}
+
+impl<T: Element> EdgeType for TypedEdge<T> {
+    fn type_id(&self) -> TypeId {
+        TypeId::of::<T>()
+    }
+
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<T>()
+    }
+
+    fn coder_spec(&self) -> CoderSpec {
+        self.coder.spec()
+    }
+
+    fn with_coder(&self, spec: &CoderSpec) -> Result<Arc<dyn EdgeType>> {
+        Ok(if self.coder.spec() == *spec {
+            TypedEdge::new(self.coder.clone())
+        } else {
+            TypedEdge::new(T::coder_of(spec)?)
+        })
+    }
+
+    fn tee(&self, mut receivers: Vec<AnyReceiver>) -> Result<AnyReceiver> {
+        if receivers.len() == 1
+            && let Some(only) = receivers.pop()
+        {
+            return Ok(only);
+        }
+        let all = receivers.into_iter().map(AnyReceiver::open::<T>).collect::<Result<_>>()?;
+        Ok(AnyReceiver::new::<T>(Box::new(Tee(all))))
+    }
+
+    fn counted(&self, into: AnyReceiver, count: Arc<std::sync::atomic::AtomicU64>) -> Result<AnyReceiver> {
+        Ok(AnyReceiver::new::<T>(Box::new(Counted(into.open::<T>()?, count))))
+    }
+
+    fn collector(&self, sink: Box<dyn BatchSink>) -> AnyReceiver {
+        AnyReceiver::new::<T>(Box::new(Collector(sink)))
+    }
+
+    fn replayer(&self, into: AnyReceiver) -> Result<Box<dyn BatchReceiver>> {
+        Ok(Box::new(Replayer(into.open::<T>()?)))
+    }
+
+    fn encoder(&self, window: &CoderSpec, sink: Box<dyn EncodedSink>) -> Result<AnyReceiver> {
+        let coder = coder::windowed_value(self.coder.clone(), window)?;
+        Ok(AnyReceiver::new::<T>(Box::new(Encoder { coder, sink, buffer: Vec::new() })))
+    }
+
+    fn decoder(&self, window: &CoderSpec, into: AnyReceiver) -> Result<Box<dyn EncodedReceiver>> {
+        let coder = coder::windowed_value(self.coder.clone(), window)?;
+        Ok(Box::new(Decoder { coder, into: into.open::<T>()? }))
+    }
+
+    fn encode_values(
+        &self,
+        batch: &dyn AnyBatch,
+        each: &mut dyn FnMut(&[u8], &WindowInfo) -> Result<()>,
+    ) -> Result<()> {
+        let mut buffer = Vec::new();
+        for (value, info) in opened::<T>(batch)?.iter() {
+            buffer.clear();
+            self.coder.encode(value, &mut buffer, Nesting::Nested)?;
+            each(&buffer, info)?;
+        }
+        Ok(())
+    }
+}
+
+/// The batch with its type.
+///
+/// # Errors
+/// An internal one when it is of another type.
+pub fn opened<T: Element>(batch: &dyn AnyBatch) -> Result<&Batch<T>> {
+    batch.as_any().downcast_ref::<Batch<T>>().ok_or_else(|| {
+        Error::internal(format!("a batch of another type was given as {}", std::any::type_name::<T>()))
+    })
+}
+
+struct Tee<T>(Vec<Box<dyn Receiver<T>>>);
+
+impl<T: Element> Receiver<T> for Tee<T> {
+    fn receive(&mut self, batch: Batch<T>) -> Result<()> {
+        if let Some((last, others)) = self.0.split_last_mut() {
+            for receiver in others {
+                receiver.receive(batch.clone())?;
+            }
+            last.receive(batch)?;
+        }
+        Ok(())
+    }
+}
+
+struct Counted<T>(Box<dyn Receiver<T>>, Arc<std::sync::atomic::AtomicU64>);
+
+impl<T: Element> Receiver<T> for Counted<T> {
+    fn receive(&mut self, batch: Batch<T>) -> Result<()> {
+        self.1.fetch_add(batch.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.0.receive(batch)
+    }
+}
+
+struct Collector(Box<dyn BatchSink>);
+
+impl<T: Element> Receiver<T> for Collector {
+    fn receive(&mut self, batch: Batch<T>) -> Result<()> {
+        self.0.accept(Arc::new(batch))
+    }
+}
+
+struct Replayer<T>(Box<dyn Receiver<T>>);
+
+impl<T: Element> BatchReceiver for Replayer<T> {
+    fn receive(&mut self, batch: &dyn AnyBatch) -> Result<()> {
+        self.0.receive(opened::<T>(batch)?.clone())
+    }
+}
+
+struct Encoder<T> {
+    coder: Coder<(T, WindowInfo)>,
+    sink: Box<dyn EncodedSink>,
+    buffer: Vec<u8>,
+}
+
+impl<T: Element> Receiver<T> for Encoder<T> {
+    fn receive(&mut self, batch: Batch<T>) -> Result<()> {
+        self.buffer.clear();
+        let count = batch.len();
+        for (i, value) in batch.values.into_iter().enumerate() {
+            let pair = (value, batch.meta.get(i).clone());
+            self.coder.encode(&pair, &mut self.buffer, Nesting::Nested)?;
+        }
+        self.sink.accept(&self.buffer, count)
+    }
+}
+
+struct Decoder<T> {
+    coder: Coder<(T, WindowInfo)>,
+    into: Box<dyn Receiver<T>>,
+}
+
+impl<T: Element> EncodedReceiver for Decoder<T> {
+    fn receive(&mut self, encoded: Bytes, state: Option<Arc<dyn IterableState>>) -> Result<()> {
+        let mut reader = Reader::new(encoded);
+        if let Some(state) = state {
+            reader = reader.with_state(state);
+        }
+        let mut batch = BatchBuilder::default();
+        while !reader.is_empty() {
+            let (value, info) = self.coder.decode(&mut reader, Nesting::Nested)?;
+            batch.push(value, &info);
+            if batch.len() >= BATCH_SIZE {
+                self.into.receive(batch.take())?;
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.into.receive(batch.take()) }
+    }
+}
+
+/// Takes what nobody reads.
+pub struct Discard<T>(PhantomData<fn(T)>);
+
+impl<T> Default for Discard<T> {
+    fn default() -> Self {
+        Discard(PhantomData)
+    }
+}
+
+impl<T> Receiver<T> for Discard<T> {
+    fn receive(&mut self, _: Batch<T>) -> Result<()> {
+        Ok(())
+    }
+}
