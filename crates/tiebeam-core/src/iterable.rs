@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::coder::{Codec, Coder, CoderSpec, IterableState, LENGTH_PREFIX, Nesting, Reader, length_prefixed, mismatch};
-use crate::element::{Element, vec_coder};
+use crate::coder::list::{decode_list, decode_many, too_many};
+use crate::coder::{
+    Codec, Coder, CoderSpec, IterableState, LENGTH_PREFIX, Nesting, Reader, length_prefixed, mismatch, urn,
+};
+use crate::element::Element;
 use crate::error::{Error, Result};
 
 /// The values that a grouping brought together, in no particular order. Can be iterated any number of times.
@@ -17,7 +20,7 @@ pub struct Iterable<T>(Source<T>);
 enum Source<T> {
     Decoded(Arc<[T]>),
     Encoded { chunks: Arc<[Bytes]>, count: usize, coder: Coder<T> },
-    State { first: Bytes, token: Bytes, state: Arc<dyn IterableState>, coder: Coder<T> },
+    State { first: Arc<[Bytes]>, token: Bytes, state: Arc<dyn IterableState>, coder: Coder<T> },
 }
 
 impl<T> Clone for Iterable<T> {
@@ -45,9 +48,9 @@ impl<T: Element> Iterable<T> {
 
     /// All values, one after another.
     pub fn iter(&self) -> IterableIter<'_, T> {
-        let (chunks, coder): (Box<dyn Iterator<Item = Result<Bytes>> + '_>, _) = match &self.0 {
+        let (chunks, coder, state): (Box<dyn Iterator<Item = Result<Bytes>> + '_>, _, _) = match &self.0 {
             Source::Decoded(values) => return IterableIter(Iter::Decoded(values.iter())),
-            Source::Encoded { chunks, coder, .. } => (Box::new(chunks.iter().cloned().map(Ok)), coder),
+            Source::Encoded { chunks, coder, .. } => (Box::new(chunks.iter().cloned().map(Ok)), coder, None),
             Source::State { first, token, state, coder } => {
                 let mut page: Option<Option<Bytes>> = Some(None);
                 let rest = std::iter::from_fn(move || {
@@ -57,10 +60,10 @@ impl<T: Element> Iterable<T> {
                         bytes
                     }))
                 });
-                (Box::new(std::iter::once(Ok(first.clone())).chain(rest)), coder)
+                (Box::new(first.iter().cloned().map(Ok).chain(rest)), coder, Some(state))
             }
         };
-        IterableIter(Iter::Encoded { reader: Reader::new(Bytes::new()), chunks, coder })
+        IterableIter(Iter::Encoded { reader: Reader::new(Bytes::new()), chunks, coder, state })
     }
 
     /// The number of values, counted if need be.
@@ -116,7 +119,12 @@ pub struct IterableIter<'a, T>(Iter<'a, T>);
 
 enum Iter<'a, T> {
     Decoded(std::slice::Iter<'a, T>),
-    Encoded { reader: Reader, chunks: Box<dyn Iterator<Item = Result<Bytes>> + 'a>, coder: &'a Coder<T> },
+    Encoded {
+        reader: Reader,
+        chunks: Box<dyn Iterator<Item = Result<Bytes>> + 'a>,
+        coder: &'a Coder<T>,
+        state: Option<&'a Arc<dyn IterableState>>,
+    },
 }
 
 impl<T: Element> Iterator for IterableIter<'_, T> {
@@ -125,9 +133,13 @@ impl<T: Element> Iterator for IterableIter<'_, T> {
     fn next(&mut self) -> Option<T> {
         match &mut self.0 {
             Iter::Decoded(values) => values.next().cloned(),
-            Iter::Encoded { reader, chunks, coder } => {
+            Iter::Encoded { reader, chunks, coder, state } => {
                 while reader.is_empty() {
                     *reader = Reader::new(chunks.next()?.unwrap_or_else(|error| abort_bundle(error)));
+                    // The values may hold iterables that lie with the runner themselves.
+                    if let Some(state) = state {
+                        *reader = reader.clone().with_state((*state).clone());
+                    }
                 }
                 Some(coder.decode(reader, Nesting::Nested).unwrap_or_else(|error| abort_bundle(error)))
             }
@@ -141,9 +153,6 @@ pub fn abort_bundle(error: Error) -> ! {
     std::panic::resume_unwind(Box::new(error))
 }
 
-const ITERABLE: &str = "beam:coder:iterable:v1";
-const STATE_BACKED: &str = "beam:coder:state_backed_iterable:v1";
-
 struct IterableCodec<T> {
     value: Coder<T>,
     spec: CoderSpec,
@@ -154,55 +163,55 @@ impl<T: Element> Codec<Iterable<T>> for IterableCodec<T> {
         let at = out.len();
         out.extend_from_slice(&[0; 4]);
         let mut count = 0usize;
-        for one in value {
-            self.value.encode(&one, out, Nesting::Nested)?;
-            count += 1;
+        match &value.0 {
+            // Bytes of this very coder are passed on as they are.
+            Source::Encoded { chunks, count: known, coder } if coder.is(&self.value) => {
+                chunks.iter().for_each(|chunk| out.extend_from_slice(chunk));
+                count = *known;
+            }
+            Source::Decoded(values) => {
+                values.iter().try_for_each(|one| self.value.encode(one, out, Nesting::Nested))?;
+                count = values.len();
+            }
+            _ => {
+                for one in value {
+                    self.value.encode(&one, out, Nesting::Nested)?;
+                    count += 1;
+                }
+            }
         }
-        let count = i32::try_from(count).map_err(|_| {
-            Error::new(
-                crate::error::ErrorKind::InvalidData,
-                "TB0110",
-                format!("{count} values are too many for one encoded iterable"),
-            )
-        })?;
+        let count = i32::try_from(count).map_err(|_| too_many(count))?;
         out[at..at + 4].copy_from_slice(&count.to_be_bytes());
         Ok(())
     }
 
-    fn decode(&self, input: &mut Reader, nesting: Nesting) -> Result<Iterable<T>> {
-        // Only the state-backed form is worth keeping encoded: the others' bytes are in memory already.
-        let head = input.clone();
-        if input.remaining() >= 4 && input.array::<4>()? == (-1i32).to_be_bytes() && input.state().is_some() {
-            let mut first = Vec::new();
-            loop {
-                match input.varint()? {
-                    0 => {
-                        let count = first.len();
-                        let _ = count;
-                        return Ok(Iterable::from(first));
-                    }
-                    -1 => {
-                        let n = input.length()?;
-                        let token = input.take(n)?;
-                        let mut encoded = Vec::new();
-                        for one in &first {
-                            self.value.encode(one, &mut encoded, Nesting::Nested)?;
-                        }
-                        if let Some(state) = input.state().cloned() {
-                            let coder = self.value.clone();
-                            return Ok(Iterable(Source::State { first: encoded.into(), token, state, coder }));
-                        }
-                    }
-                    n => {
-                        for _ in 0..n.max(0) {
-                            first.push(self.value.decode(input, Nesting::Nested)?);
-                        }
-                    }
+    fn decode(&self, input: &mut Reader, _: Nesting) -> Result<Iterable<T>> {
+        let one = |input: &mut Reader| self.value.decode(input, Nesting::Nested);
+        let mut ahead = input.clone();
+        let state = match (ahead.array()? == (-1i32).to_be_bytes(), input.state()) {
+            (true, Some(state)) => state.clone(),
+            // Only the state-backed form is worth keeping encoded: the others' bytes are in memory already.
+            _ => return decode_list(input, one).map(Iterable::from),
+        };
+        *input = ahead;
+        // Where the first values end is known only by reading them; their bytes are kept for when there are more.
+        let (mut values, mut first) = (Vec::new(), Vec::new());
+        loop {
+            match input.varint()? {
+                0 => return Ok(Iterable::from(values)),
+                -1 => {
+                    let n = input.length()?;
+                    let token = input.take(n)?;
+                    let coder = self.value.clone();
+                    return Ok(Iterable(Source::State { first: first.into(), token, state, coder }));
+                }
+                count => {
+                    let start = input.clone();
+                    decode_many(count, &mut values, input, one)?;
+                    first.push(input.since(&start));
                 }
             }
         }
-        *input = head;
-        vec_coder(self.value.clone()).decode(input, nesting).map(Iterable::from)
     }
 
     fn spec(&self) -> CoderSpec {
@@ -210,6 +219,7 @@ impl<T: Element> Codec<Iterable<T>> for IterableCodec<T> {
     }
 
     fn is_deterministic(&self) -> bool {
+        // The order of the values is no one's promise.
         false
     }
 }
@@ -222,7 +232,7 @@ impl<T: Element> Element for Iterable<T> {
     fn coder_of(spec: &CoderSpec) -> Result<Coder<Self>> {
         match (spec.urn.as_str(), spec.components.as_slice()) {
             (LENGTH_PREFIX, [inner]) => Ok(length_prefixed(Self::coder_of(inner)?)),
-            (ITERABLE | STATE_BACKED, [inner]) => {
+            (urn::ITERABLE | urn::STATE_BACKED_ITERABLE, [inner]) => {
                 Ok(Coder::new(IterableCodec { value: T::coder_of(inner)?, spec: spec.clone() }))
             }
             _ => Err(mismatch("an iterable", spec)),
@@ -232,6 +242,6 @@ impl<T: Element> Element for Iterable<T> {
 
 /// `iterable<value>`.
 pub fn iterable_coder<T: Element>(value: Coder<T>) -> Coder<Iterable<T>> {
-    let spec = CoderSpec::of(ITERABLE, [value.spec()]);
+    let spec = CoderSpec::of(urn::ITERABLE, [value.spec()]);
     Coder::new(IterableCodec { value, spec })
 }

@@ -86,6 +86,10 @@ pub struct LogicalType {
     /// What the URN defines as payload.
     pub payload: Vec<u8>,
     /// The type that travels.
+    ///
+    /// Values are those of this type but for two types that Beam encodes in ways of their own:
+    /// `beam:logical_type:millis_instant:v1` is an INT64 of milliseconds since 1970, and
+    /// `beam:logical_type:decimal:v1` is a STRING such as `-12.50`.
     pub representation: FieldType,
     /// The argument's type and encoding, where the URN has one.
     pub argument: Option<(FieldType, Vec<u8>)>,
@@ -154,6 +158,50 @@ impl Row {
     /// The value of a field.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.values.get(self.schema.index_of(name)?)
+    }
+}
+
+impl fmt::Display for TypeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TypeKind::Byte => f.write_str("BYTE"),
+            TypeKind::Int16 => f.write_str("INT16"),
+            TypeKind::Int32 => f.write_str("INT32"),
+            TypeKind::Int64 => f.write_str("INT64"),
+            TypeKind::Float => f.write_str("FLOAT"),
+            TypeKind::Double => f.write_str("DOUBLE"),
+            TypeKind::String => f.write_str("STRING"),
+            TypeKind::Boolean => f.write_str("BOOLEAN"),
+            TypeKind::Bytes => f.write_str("BYTES"),
+            TypeKind::Array(element) => write!(f, "ARRAY<{element}>"),
+            TypeKind::Iterable(element) => write!(f, "ITERABLE<{element}>"),
+            TypeKind::Map(key, value) => write!(f, "MAP<{key}, {value}>"),
+            TypeKind::Row(schema) => write!(f, "ROW<{schema}>"),
+            TypeKind::Logical(logical) => write!(f, "LOGICAL<{}>", logical.urn),
+        }
+    }
+}
+
+impl fmt::Display for FieldType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.kind, if self.nullable { "?" } else { "" })
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.field_type)
+    }
+}
+
+/// As `name: STRING, age: INT64?`; a question mark marks what may be absent.
+impl fmt::Display for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, field) in self.fields.iter().enumerate() {
+            let comma = if i > 0 { ", " } else { "" };
+            write!(f, "{comma}{field}")?;
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,35 @@ use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 
+mod atoms;
+mod decimal;
+mod kv;
+mod length_prefix;
+pub mod list;
+mod nullable;
+mod reader;
+mod row;
+pub mod schema_proto;
+mod sharded_key;
+mod timer;
+pub mod urn;
+mod window;
+mod windowed_value;
 pub mod wire;
+
+pub use kv::kv_coder;
+pub use length_prefix::length_prefixed;
+pub use list::vec_coder;
+pub use nullable::nullable_coder;
+pub use reader::{IterableState, Reader, write_varint};
+pub use row::{dynamic_row_coder, row_coder};
+pub use sharded_key::{ShardedKey, sharded_key_coder};
+pub use timer::{Timer, TimerFiring, timer_coder};
+pub use urn::LENGTH_PREFIX;
+pub use window::{
+    WindowCoder, decode_pane, decode_timestamp, decode_window, encode_pane, encode_timestamp, encode_window,
+};
+pub use windowed_value::{WindowedValueCoder, windowed_value};
 
 /// A coder as it travels: Beam's URN, its payload, the coders inside.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -78,152 +106,9 @@ pub enum Nesting {
     Nested,
 }
 
-/// Serves the values of iterables that a runner keeps on its side (`state_backed_iterable`).
-pub trait IterableState: Send + Sync {
-    /// One page of encoded values, and the token of the next page while there is one. `token` is the one in the
-    /// element's encoding, `page` none for the first page.
-    ///
-    /// # Errors
-    /// Whatever keeps the runner from answering.
-    fn page(&self, token: &[u8], page: Option<&[u8]>) -> Result<(Bytes, Option<Bytes>)>;
-}
-
-/// A cursor over encoded bytes. Decoded [`Bytes`] share its buffer.
-#[derive(Clone)]
-pub struct Reader {
-    rest: Bytes,
-    state: Option<Arc<dyn IterableState>>,
-}
-
-impl Reader {
-    /// A cursor at the start of `bytes`.
-    pub fn new(bytes: impl Into<Bytes>) -> Self {
-        Reader { rest: bytes.into(), state: None }
-    }
-
-    /// Lets state-backed iterables be read.
-    #[must_use]
-    pub fn with_state(mut self, state: Arc<dyn IterableState>) -> Self {
-        self.state = Some(state);
-        self
-    }
-
-    /// Where state-backed iterables are read from, if anywhere.
-    pub fn state(&self) -> Option<&Arc<dyn IterableState>> {
-        self.state.as_ref()
-    }
-
-    /// The bytes not yet read.
-    pub fn remaining(&self) -> usize {
-        self.rest.len()
-    }
-
-    /// Whether everything was read.
-    pub fn is_empty(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    /// The next `n` bytes.
-    ///
-    /// # Errors
-    /// When fewer are left.
-    pub fn take(&mut self, n: usize) -> Result<Bytes> {
-        if n > self.rest.len() {
-            return Err(truncated(n, self.rest.len()));
-        }
-        Ok(self.rest.split_to(n))
-    }
-
-    /// All bytes that are left.
-    pub fn take_rest(&mut self) -> Bytes {
-        std::mem::take(&mut self.rest)
-    }
-
-    /// A cursor of its own over the next `n` bytes, with the same state.
-    ///
-    /// # Errors
-    /// When fewer are left.
-    pub fn sub(&mut self, n: usize) -> Result<Reader> {
-        Ok(Reader { rest: self.take(n)?, state: self.state.clone() })
-    }
-
-    /// The next byte.
-    ///
-    /// # Errors
-    /// When nothing is left.
-    pub fn u8(&mut self) -> Result<u8> {
-        let byte = *self.rest.first().ok_or_else(|| truncated(1, 0))?;
-        bytes::Buf::advance(&mut self.rest, 1);
-        Ok(byte)
-    }
-
-    /// The next `N` bytes as an array.
-    ///
-    /// # Errors
-    /// When fewer are left.
-    pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let Some(array) = self.rest.first_chunk::<N>().copied() else {
-            return Err(truncated(N, self.rest.len()));
-        };
-        bytes::Buf::advance(&mut self.rest, N);
-        Ok(array)
-    }
-
-    /// The next varint, as Beam writes it: two's complement, seven bits a byte, low bits first.
-    ///
-    /// # Errors
-    /// When it is cut off or longer than ten bytes.
-    pub fn varint(&mut self) -> Result<i64> {
-        let mut value = 0u64;
-        for (i, byte) in self.rest.iter().enumerate().take(10) {
-            value |= u64::from(byte & 0x7f) << (7 * i);
-            if byte & 0x80 == 0 {
-                bytes::Buf::advance(&mut self.rest, i + 1);
-                return Ok(value as i64);
-            }
-        }
-        Err(if self.rest.len() < 10 {
-            truncated(self.rest.len() + 1, self.rest.len())
-        } else {
-            Error::new(ErrorKind::InvalidData, "TB0103", "a varint is longer than ten bytes")
-        })
-    }
-
-    /// The next varint as a length of something that must still be in the buffer: a lying length can't make a decoder
-    /// allocate more than its input.
-    ///
-    /// # Errors
-    /// When it is cut off, negative, or more than the bytes that are left.
-    pub fn length(&mut self) -> Result<usize> {
-        let value = self.varint()?;
-        match usize::try_from(value) {
-            Ok(n) if n <= self.rest.len() => Ok(n),
-            _ => Err(Error::new(
-                ErrorKind::InvalidData,
-                "TB0104",
-                format!("a length of {value} where {} bytes are left", self.rest.len()),
-            )),
-        }
-    }
-}
-
-fn truncated(wanted: usize, left: usize) -> Error {
-    Error::new(ErrorKind::InvalidData, "TB0101", format!("encoding cut off: wanted {wanted} bytes, {left} left"))
-}
-
-/// Writes a varint as [`Reader::varint`] reads it.
-pub fn write_varint(value: i64, out: &mut Vec<u8>) {
-    let mut rest = value as u64;
-    while rest >= 0x80 {
-        out.push((rest as u8) | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
 /// Encodes and decodes values of one type. Implementations are pure and shared by all threads.
 pub trait Codec<T>: Send + Sync + 'static {
-    /// Appends the encoding of `value`.
+    /// Appends the encoding of `value`. After an error `out` may hold a part of it.
     ///
     /// # Errors
     /// When the value can't be told by this coder (a row of another schema, say).
@@ -241,6 +126,11 @@ pub trait Codec<T>: Send + Sync + 'static {
     /// Whether equal values always have equal encodings, so that they can be keys.
     fn is_deterministic(&self) -> bool {
         true
+    }
+
+    /// The coder inside, where this one only puts a length in front of it.
+    fn unprefixed(&self) -> Option<Coder<T>> {
+        None
     }
 }
 
@@ -319,50 +209,16 @@ impl<T: 'static> Coder<T> {
     pub fn is_deterministic(&self) -> bool {
         self.0.is_deterministic()
     }
-}
 
-/// `length_prefix<inner>`: the length, then the inner encoding in outer context.
-struct LengthPrefix<T>(Coder<T>);
-
-impl<T: 'static> Codec<T> for LengthPrefix<T> {
-    fn encode(&self, value: &T, out: &mut Vec<u8>, _: Nesting) -> Result<()> {
-        let mut inner = Vec::new();
-        self.0.encode(value, &mut inner, Nesting::Outer)?;
-        write_varint(inner.len() as i64, out);
-        out.extend_from_slice(&inner);
-        Ok(())
+    /// The coder inside, where this one only puts a length in front of it.
+    pub fn unprefixed(&self) -> Option<Coder<T>> {
+        self.0.unprefixed()
     }
 
-    fn decode(&self, input: &mut Reader, _: Nesting) -> Result<T> {
-        let n = input.length()?;
-        let mut inner = input.sub(n)?;
-        let value = self.0.decode(&mut inner, Nesting::Outer)?;
-        if inner.is_empty() {
-            Ok(value)
-        } else {
-            Err(Error::new(
-                ErrorKind::InvalidData,
-                "TB0105",
-                format!("{} bytes left over inside {}", inner.remaining(), self.spec()),
-            ))
-        }
+    /// Whether the two are one and the same, so that bytes of one can be passed on as bytes of the other.
+    pub(crate) fn is(&self, other: &Coder<T>) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
-
-    fn spec(&self) -> CoderSpec {
-        CoderSpec::of(LENGTH_PREFIX, [self.0.spec()])
-    }
-
-    fn is_deterministic(&self) -> bool {
-        self.0.is_deterministic()
-    }
-}
-
-/// The URN of `length_prefix`.
-pub const LENGTH_PREFIX: &str = "beam:coder:length_prefix:v1";
-
-/// `inner` with its length in front.
-pub fn length_prefixed<T: 'static>(inner: Coder<T>) -> Coder<T> {
-    Coder::new(LengthPrefix(inner))
 }
 
 /// The error of a tree that says another coder than the type wants.
