@@ -6,7 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tiebeam_core::coder::{self, Coder, CoderSpec, IterableState, Nesting, Reader};
-use tiebeam_core::{BATCH_SIZE, Batch, BatchBuilder, Element, Error, Receiver, Result, WindowInfo};
+use tiebeam_core::{BATCH_SIZE, Batch, BatchBuilder, Element, Error, Receiver, Result, WindowFn, WindowInfo};
+
+use crate::flatten::Flatten;
+use crate::par_do::ParDo;
+use crate::stage::Operator;
+use crate::windows::AssignWindows;
 
 /// A `Box<dyn Receiver<T>>` whose `T` is not told.
 pub struct AnyReceiver {
@@ -140,6 +145,10 @@ pub trait EdgeType: Send + Sync {
     /// # Errors
     /// When the window coder is unknown, or `into` is of another type.
     fn decoder(&self, window: &CoderSpec, into: AnyReceiver) -> Result<Box<dyn EncodedReceiver>>;
+    /// The operator that brings several edges of this type together, for a runner that puts one where the user had none.
+    fn flatten(&self) -> Arc<dyn Operator>;
+    /// The operator that gives elements of this type windows.
+    fn assign_windows(&self, window_fn: Arc<dyn WindowFn>) -> Arc<dyn Operator>;
     /// Encodes the elements of a batch alone, without times and windows, each in nested context; gives each to `each`
     /// with what it carries. What side inputs are made of.
     ///
@@ -215,6 +224,14 @@ impl<T: Element> EdgeType for TypedEdge<T> {
     fn decoder(&self, window: &CoderSpec, into: AnyReceiver) -> Result<Box<dyn EncodedReceiver>> {
         let coder = coder::windowed_value(self.coder.clone(), window)?;
         Ok(Box::new(Decoder { coder, into: into.open::<T>()? }))
+    }
+
+    fn flatten(&self) -> Arc<dyn Operator> {
+        Arc::new(Flatten::<T>::default())
+    }
+
+    fn assign_windows(&self, window_fn: Arc<dyn WindowFn>) -> Arc<dyn Operator> {
+        Arc::new(ParDo::of(AssignWindows::<T>::new(window_fn)))
     }
 
     fn encode_values(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tiebeam_core::{Error, Result, Timestamp, Window};
+use tiebeam_core::{CoderSpec, Error, Result, Timestamp, Window};
 
 /// Encoded values in chunks, none of them cut by a chunk's end, each in nested context.
 #[derive(Debug, Clone)]
@@ -12,6 +12,15 @@ pub struct EncodedValues {
     pub chunks: Arc<[Bytes]>,
     /// The number of values in all chunks.
     pub count: usize,
+}
+
+/// How a side input's values travel between a runner and a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WireCoders {
+    /// The keys, of a side input that is read by key.
+    pub key: Option<CoderSpec>,
+    /// The values; of a side input that is read by key, without the key.
+    pub value: CoderSpec,
 }
 
 /// The services of a door. Shared by all operators of a stage.
@@ -25,6 +34,14 @@ pub trait Harness: Send + Sync {
     /// # Errors
     /// When there is no such side input or it can't be read.
     fn side_input(&self, id: &str, window: &Window, key: Option<&[u8]>) -> Result<EncodedValues>;
+
+    /// How the values and keys of a side input are written by [`side_input`](Harness::side_input), where that is not as
+    /// the step's own coders say: runners put `length_prefix` into coders as they like. The count of values is then not
+    /// known beforehand, and keys are given in nested context.
+    fn wire_coders(&self, id: &str) -> Option<WireCoders> {
+        let _ = id;
+        None
+    }
 
     /// Whether the job was cancelled. Asked once a batch.
     fn is_cancelled(&self) -> bool {

@@ -16,7 +16,7 @@ pub mod windows;
 
 pub use edge::{AnyBatch, AnyReceiver, BatchSink, EdgeType, EncodedSink, TypedEdge};
 pub use group::{GroupReader, GroupType, KeyedBatch, KeyedSink, TypedGroup};
-pub use harness::{EncodedValues, Harness};
+pub use harness::{EncodedValues, Harness, WireCoders};
 pub use par_do::ParDo;
 pub use side_input::{Access, SideInputSpec};
 pub use stage::{EdgeId, EdgeSpec, NodeSpec, Operator, Stage, StageSpec, StepStats};

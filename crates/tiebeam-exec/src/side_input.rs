@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tiebeam_core::coder::Coder;
 use tiebeam_core::side_input::SideInputs;
 use tiebeam_core::{
-    Element, Error, ErrorKind, Iterable, Nesting, Result, SideMap, SideMultimap, Window, WindowFn,
+    CoderSpec, Element, Error, ErrorKind, Iterable, Nesting, Reader, Result, SideMap, SideMultimap, Window,
+    WindowFn,
 };
 
 use crate::group::{GroupType, TypedGroup};
-use crate::harness::{EncodedValues, Harness};
+use crate::harness::Harness;
 
 /// How a runner must serve a side input: Beam's two access patterns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +60,7 @@ impl SideInputSpec {
         default: Option<T>,
     ) -> Self {
         SideInputSpec::new(id, Access::Iterable, window_fn, move |harness, id, window| {
-            let values = iterable(harness.side_input(id, window, None)?, &coder);
+            let values = iterable(harness, id, window, None, &coder)?;
             let mut iter = values.iter();
             match (iter.next().or_else(|| default.clone()), iter.next()) {
                 (Some(one), None) => Ok(Arc::new(one)),
@@ -82,14 +83,14 @@ impl SideInputSpec {
     /// All values, iterated as often as wanted.
     pub fn iterable<T: Element>(id: Arc<str>, window_fn: Arc<dyn WindowFn>, coder: Coder<T>) -> Self {
         SideInputSpec::new(id, Access::Iterable, window_fn, move |harness, id, window| {
-            Ok(Arc::new(iterable(harness.side_input(id, window, None)?, &coder)))
+            Ok(Arc::new(iterable(harness, id, window, None, &coder)?))
         })
     }
 
     /// All values in memory, as a `Vec`.
     pub fn list<T: Element>(id: Arc<str>, window_fn: Arc<dyn WindowFn>, coder: Coder<T>) -> Self {
         SideInputSpec::new(id, Access::Iterable, window_fn, move |harness, id, window| {
-            Ok(Arc::new(iterable(harness.side_input(id, window, None)?, &coder).to_vec()))
+            Ok(Arc::new(iterable(harness, id, window, None, &coder)?.to_vec()))
         })
     }
 
@@ -101,7 +102,7 @@ impl SideInputSpec {
         key: Coder<K>,
     ) -> Self {
         SideInputSpec::new(id, Access::Iterable, window_fn, move |harness, id, window| {
-            let pairs = iterable(harness.side_input(id, window, None)?, &coder);
+            let pairs = iterable(harness, id, window, None, &coder)?;
             Ok(Arc::new(SideMap::new(pairs.iter(), key.clone())?))
         })
     }
@@ -119,16 +120,45 @@ impl SideInputSpec {
             let (key, value) = (key.clone(), value.clone());
             Ok(Arc::new(SideMultimap::new(move |k: &K| {
                 let mut encoded = Vec::new();
-                key.encode(k, &mut encoded, Nesting::Outer)?;
-                Ok(iterable(harness.side_input(&id, &window, Some(&encoded))?, &value))
+                match harness.wire_coders(&id).and_then(|wire| wire.key) {
+                    None => key.encode(k, &mut encoded, Nesting::Outer)?,
+                    Some(spec) => as_written(&key, &spec)?.encode(k, &mut encoded, Nesting::Nested)?,
+                }
+                iterable(&harness, &id, &window, Some(&encoded), &value)
             })))
         });
         SideInputSpec { group: Some(group), ..spec }
     }
 }
 
-fn iterable<T: Element>(values: EncodedValues, coder: &Coder<T>) -> Iterable<T> {
-    Iterable::encoded(values.chunks, values.count, coder.clone())
+fn iterable<T: Element>(
+    harness: &Arc<dyn Harness>,
+    id: &str,
+    window: &Window,
+    key: Option<&[u8]>,
+    coder: &Coder<T>,
+) -> Result<Iterable<T>> {
+    let values = harness.side_input(id, window, key)?;
+    match harness.wire_coders(id) {
+        None => Ok(Iterable::encoded(values.chunks, values.count, coder.clone())),
+        Some(wire) => {
+            let coder = as_written(coder, &wire.value)?;
+            let mut count = 0;
+            for chunk in values.chunks.iter() {
+                let mut reader = Reader::new(chunk.clone());
+                while !reader.is_empty() {
+                    coder.decode(&mut reader, Nesting::Nested)?;
+                    count += 1;
+                }
+            }
+            Ok(Iterable::encoded(values.chunks, count, coder))
+        }
+    }
+}
+
+/// The step's coder as a runner has written it.
+fn as_written<T: Element>(own: &Coder<T>, spec: &CoderSpec) -> Result<Coder<T>> {
+    if own.spec() == *spec { Ok(own.clone()) } else { T::coder_of(spec) }
 }
 
 /// The side inputs of one operator, kept for the length of a bundle: a bundle sees one version of each.
