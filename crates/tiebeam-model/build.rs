@@ -4,12 +4,13 @@ use std::error::Error;
 use std::path::PathBuf;
 
 /// What the world begins with; the rest is imported from there.
-const ROOTS: [&str; 5] = [
+const ROOTS: [&str; 6] = [
     "org/apache/beam/model/pipeline/v1/beam_runner_api.proto",
     "org/apache/beam/model/pipeline/v1/schema.proto",
     "org/apache/beam/model/pipeline/v1/standard_window_fns.proto",
     "org/apache/beam/model/fn_execution/v1/beam_fn_api.proto",
     "org/apache/beam/model/fn_execution/v1/beam_provision_api.proto",
+    "tiebeam/v1/step.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -17,3 +17,6 @@ mod generated {
 
 pub use generated::org::apache::beam::model::fn_execution::v1 as fn_api;
 pub use generated::org::apache::beam::model::pipeline::v1 as pipeline;
+
+/// What this project itself writes into payloads.
+pub use generated::tiebeam::v1 as tiebeam;

@@ -1,4 +1,4 @@
-//! Beam's standard URNs and metric labels, byte for byte.
+//! Beam's standard URNs and metric labels, byte for byte, and the few of our own.
 
 macro_rules! urns {
     ($($(#[$doc:meta])* pub mod $module:ident { $($name:ident = $urn:literal: $about:literal;)* })*) => {$(
@@ -65,6 +65,13 @@ urns! {
         ROW = "beam:coder:row:v1": "A row of a schema.";
         SHARDED_KEY = "beam:coder:sharded_key:v1": "A key with a shard.";
         NULLABLE = "beam:coder:nullable:v1": "A value that may be absent.";
+    }
+    /// Functions of this project's own, in payloads.
+    pub mod own {
+        DO_FN = "tiebeam:do_fn:v1": "A step's DoFn; the payload is a StepPayload.";
+        COMBINE_FN = "tiebeam:combine_fn:v1": "A step's CombineFn; the payload is a StepPayload.";
+        VIEW_FN = "tiebeam:view_fn:v1": "What a side input becomes; the step knows.";
+        WINDOW_MAPPING_FN = "tiebeam:window_mapping_fn:v1": "The payload is the side input's window function.";
     }
     /// Window functions.
     pub mod window_fn {
