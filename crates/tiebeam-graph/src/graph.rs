@@ -126,6 +126,15 @@ pub struct Check {
     pub run: Arc<dyn Fn() -> Result<()> + Send + Sync>,
 }
 
+/// What tidies up when a run ends, in whatever way.
+#[derive(Clone)]
+pub struct Cleanup {
+    /// The step that wants it.
+    pub step: Arc<str>,
+    /// Tidies up; does nothing when there is nothing left to do.
+    pub run: Arc<dyn Fn() + Send + Sync>,
+}
+
 /// A whole pipeline with all types erased.
 #[derive(Clone)]
 pub struct Graph {
@@ -137,6 +146,8 @@ pub struct Graph {
     pub scopes: Vec<Scope>,
     /// What runners check first.
     pub checks: Vec<Check>,
+    /// What runners call when a run has ended: done, failed or cancelled.
+    pub cleanups: Vec<Cleanup>,
 }
 
 impl Graph {
@@ -167,6 +178,11 @@ impl Graph {
     /// The first that fails, with its step.
     pub fn run_checks(&self) -> Result<()> {
         self.checks.iter().try_for_each(|check| (check.run)().map_err(|error| error.at_step(&check.step)))
+    }
+
+    /// Calls the cleanups: once a run, after its last bundle, whether it succeeded, failed or was cancelled.
+    pub fn run_cleanups(&self) {
+        self.cleanups.iter().for_each(|cleanup| (cleanup.run)());
     }
 
     /// A hash of everything that two builds of a pipeline must agree on to run the same job: version, names, kinds, edges,

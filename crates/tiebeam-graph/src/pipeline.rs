@@ -10,7 +10,7 @@ use tiebeam_core::coder::Coder;
 use tiebeam_core::{Element, Error, ErrorKind, Result, WindowingStrategy};
 use tiebeam_exec::{EdgeId, EdgeSpec, TypedEdge};
 
-use crate::graph::{Arity, Check, Graph, GraphNode, NodeKind, NodeOutput, PipelineErrors, Scope};
+use crate::graph::{Arity, Check, Cleanup, Graph, GraphNode, NodeKind, NodeOutput, PipelineErrors, Scope};
 use crate::pcollection::PCollection;
 
 /// A transform: from a PCollection, several, or the pipeline's beginning, to what it makes.
@@ -40,6 +40,7 @@ struct Builder {
     edges: Vec<EdgeSpec>,
     scopes: Vec<Scope>,
     checks: Vec<Check>,
+    cleanups: Vec<Cleanup>,
     errors: Vec<(Error, &'static Location<'static>)>,
     /// The composites that are being expanded, innermost last; the user's place of the outermost.
     open: Vec<(usize, &'static Location<'static>)>,
@@ -105,6 +106,7 @@ impl Pipeline {
             edges: Vec::new(),
             scopes: vec![Scope { path: "".into(), parent: 0 }],
             checks: Vec::new(),
+            cleanups: Vec::new(),
             errors: Vec::new(),
             open: Vec::new(),
             taken: HashSet::new(),
@@ -181,6 +183,13 @@ impl Pipeline {
     pub fn add_check(&self, run: impl Fn() -> Result<()> + Send + Sync + 'static) {
         let step = self.current_step();
         self.0.borrow_mut().checks.push(Check { step, run: Arc::new(run) });
+    }
+
+    /// Adds something to be called when a run has ended, however it ended: what removes the temporary files of a failed
+    /// job, say. It must bear being called when there is nothing to do.
+    pub fn add_cleanup(&self, run: impl Fn() + Send + Sync + 'static) {
+        let step = self.current_step();
+        self.0.borrow_mut().cleanups.push(Cleanup { step, run: Arc::new(run) });
     }
 
     /// Adds a primitive with the path of the scope that is open; gives the numbers of its outputs.
@@ -296,6 +305,7 @@ impl Pipeline {
             edges: builder.edges.clone(),
             scopes: builder.scopes.clone(),
             checks: builder.checks.clone(),
+            cleanups: builder.cleanups.clone(),
         }))
     }
 }
