@@ -136,6 +136,11 @@ enum Form {
 }
 
 impl WindowCoder {
+    /// The coder of spans of event time.
+    pub fn interval() -> Self {
+        WindowCoder { form: Form::Interval, spec: CoderSpec::leaf(urn::INTERVAL_WINDOW) }
+    }
+
     /// The coder that `spec` tells. A window function of the user's travels as
     /// `custom_window<length_prefix<private>>`, so that its windows can be told apart without it.
     ///
