@@ -176,11 +176,7 @@ impl<'a> BundleContext<'a> {
     pub fn side_input_in<V: Send + Sync + 'static>(&self, view: &View<V>, main: &Window) -> Result<Arc<V>> {
         let any: Arc<dyn Any + Send + Sync> = self.side_inputs.side_input(view.id(), main)?;
         any.downcast().map_err(|_| {
-            Error::internal(format!(
-                "side input `{}` is not a {}",
-                view.id(),
-                std::any::type_name::<V>()
-            ))
+            Error::internal(format!("side input `{}` is not a {}", view.id(), std::any::type_name::<V>()))
         })
     }
 }

@@ -19,7 +19,7 @@ pub mod window;
 
 pub use batch::{BATCH_SIZE, Batch, BatchBuilder, MAX_BATCH_SIZE, Meta};
 pub use bytes::Bytes;
-pub use coder::{Codec, Coder, CoderSpec, Nesting, Reader};
+pub use coder::{Codec, Coder, CoderSpec, Nesting, Reader, RowElement};
 pub use combine::CombineFn;
 pub use dofn::{BundleContext, DoFn, ElementContext, Output, OutputTag, Receiver, SetupContext};
 pub use element::Element;
@@ -28,6 +28,7 @@ pub use failed::{Failed, Failure};
 pub use iterable::Iterable;
 pub use row::{Field, FieldType, Row, Schema, TypeKind, Value};
 pub use side_input::{SideMap, SideMultimap, View};
+pub use tiebeam_macros::Element;
 pub use time::Timestamp;
 pub use window::{
     FixedWindows, GlobalWindows, IntervalWindow, Pane, PaneTiming, Sessions, SlidingWindows,

@@ -56,12 +56,8 @@ pub struct NoSideInputs;
 
 impl SideInputs for NoSideInputs {
     fn side_input(&self, id: &str, _: &Window) -> Result<Arc<dyn Any + Send + Sync>> {
-        Err(Error::new(
-            ErrorKind::InvalidPipeline,
-            "TB0210",
-            format!("this step has no side input `{id}`"),
-        )
-        .with_help("declare it with `with_side_input(&view)` where the step is applied"))
+        Err(Error::new(ErrorKind::InvalidPipeline, "TB0210", format!("this step has no side input `{id}`"))
+            .with_help("declare it with `with_side_input(&view)` where the step is applied"))
     }
 }
 

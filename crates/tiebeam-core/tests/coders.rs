@@ -1,5 +1,8 @@
 //! Coders as others see them: exact bytes, what is refused, and what a runner may do to their trees.
 
+// Its own functions are part of the tests, which clippy can't see.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use tiebeam_core::coder::{

@@ -80,7 +80,8 @@ pub(crate) fn utf8(bytes: Bytes) -> Result<String> {
     utf8_str(&bytes).map(str::to_owned)
 }
 
-fn utf8_str(bytes: &[u8]) -> Result<&str> {
+/// Bytes as the text that they must be.
+pub(crate) fn utf8_str(bytes: &[u8]) -> Result<&str> {
     std::str::from_utf8(bytes)
         .map_err(|e| Error::new(ErrorKind::InvalidData, "TB0108", format!("a string is not UTF-8: {e}")))
 }

@@ -142,7 +142,8 @@ impl Codec<Row> for DynamicRowCodec {
     }
 }
 
-fn bad(message: impl Into<String>) -> Error {
+/// The error of a row that does not fit.
+pub(crate) fn bad(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidData, "TB0114", message)
 }
 

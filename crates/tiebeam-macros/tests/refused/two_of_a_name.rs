@@ -1,0 +1,10 @@
+use tiebeam_core::Element;
+
+#[derive(Clone, Element)]
+struct Row {
+    name: String,
+    #[element(rename = "name")]
+    title: String,
+}
+
+fn main() {}
