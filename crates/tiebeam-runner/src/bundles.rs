@@ -1,0 +1,110 @@
+//! How a stage's input is cut into bundles.
+
+use std::sync::Arc;
+
+use tiebeam_core::WindowingStrategy;
+use tiebeam_exec::AnyBatch;
+
+use crate::shuffle::Block;
+
+/// The input of one bundle.
+pub enum Work {
+    /// Batches of elements.
+    Batches(Vec<Arc<dyn AnyBatch>>),
+    /// A partition of a shuffle.
+    Groups(Blocks, WindowingStrategy),
+}
+
+/// The contents of a shuffle's partition.
+pub struct Blocks(pub(crate) Vec<Arc<Block>>);
+
+/// How bundles are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BundlePolicy {
+    /// A few for each thread, so that all threads work until the end.
+    Balanced,
+    /// At random places, in random order: for tests. The number is the seed.
+    Random(u64),
+}
+
+/// Bundles for each thread: enough that a slow one does not leave the others idle for long.
+const BUNDLES_PER_THREAD: usize = 4;
+
+/// Cuts kept elements into bundles.
+pub(crate) fn cut(
+    batches: Vec<Arc<dyn AnyBatch>>,
+    one_by_one: bool,
+    threads: usize,
+    policy: BundlePolicy,
+) -> Vec<Work> {
+    let total: usize = batches.iter().map(|batch| batch.len()).sum();
+    if total == 0 {
+        return Vec::new();
+    }
+    let even = total.div_ceil(threads * BUNDLES_PER_THREAD).max(1);
+    let mut random = match policy {
+        BundlePolicy::Balanced => None,
+        BundlePolicy::Random(seed) => Some(Random::new(seed)),
+    };
+    let mut size = move || match (&mut random, one_by_one) {
+        (_, true) => 1,
+        (None, false) => even,
+        (Some(random), false) => 1 + random.below(total.min(4 * even).max(1)),
+    };
+    let mut bundles = Vec::new();
+    let mut bundle = Vec::new();
+    let mut room = size();
+    for batch in batches {
+        let mut start = 0;
+        while start < batch.len() {
+            let end = batch.len().min(start + room);
+            bundle.push(if start == 0 && end == batch.len() {
+                batch.clone()
+            } else {
+                batch.slice(start..end)
+            });
+            room -= end - start;
+            start = end;
+            if room == 0 {
+                bundles.push(Work::Batches(std::mem::take(&mut bundle)));
+                room = size();
+            }
+        }
+    }
+    if !bundle.is_empty() {
+        bundles.push(Work::Batches(bundle));
+    }
+    order(&mut bundles, policy);
+    bundles
+}
+
+/// Puts bundles into the policy's order.
+pub(crate) fn order(bundles: &mut [Work], policy: BundlePolicy) {
+    if let BundlePolicy::Random(seed) = policy {
+        let mut random = Random::new(seed ^ 0x5eed);
+        for i in (1..bundles.len()).rev() {
+            bundles.swap(i, random.below(i + 1));
+        }
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014): enough to shuffle tests.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+}
