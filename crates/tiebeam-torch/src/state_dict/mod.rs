@@ -8,6 +8,7 @@ mod detect;
 mod globals;
 mod legacy;
 mod pickle;
+mod rebuild;
 mod resolve;
 mod safetensors;
 mod tensor;

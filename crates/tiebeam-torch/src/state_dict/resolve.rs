@@ -169,6 +169,6 @@ fn resolve(
             format!("its storage `{key}` says {} elements and has {} bytes", storage.numel, bytes.len());
         return Err(bad(why));
     };
-    let offset = tensor.offset.checked_add(storage.view_offset).unwrap_or(u64::MAX);
+    let offset = tensor.offset.saturating_add(storage.view_offset);
     StateTensor::new(tensor.dtype, &tensor.shape, &tensor.strides, offset, bytes.slice(..wanted)).map_err(bad)
 }

@@ -206,6 +206,14 @@ impl StateTensor {
         }
     }
 
+    /// The elements as little-endian `float32` bytes, in row-major order; the file's own where they are that already.
+    pub(crate) fn to_f32_bytes(&self) -> Bytes {
+        if self.dtype == ScalarType::F32 && self.is_contiguous() {
+            return self.storage.slice(self.offset * 4..(self.offset + self.len) * 4);
+        }
+        self.to_f32().into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>().into()
+    }
+
     /// The tensor in row-major order. `float16` and `bfloat16` become `float32`, `int16` becomes `int32`: exactly.
     ///
     /// # Errors
