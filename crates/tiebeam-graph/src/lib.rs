@@ -10,9 +10,11 @@ pub mod pcollection;
 pub mod pipeline;
 pub mod side_input;
 
-pub use graph::{Arity, Check, Cleanup, CombineParts, Graph, GraphNode, NodeKind, NodeOutput, PipelineErrors};
+pub use graph::{
+    Arity, Check, Cleanup, CombineParts, Graph, GraphNode, NodeKind, NodeOutput, PipelineErrors,
+};
 pub use ops::{Create, impulse};
 pub use par_do::{MultiParDo, Outputs, ParDo};
 pub use pcollection::{PCollection, TryMap};
-pub use pipeline::{Begin, PTransform, Pipeline};
+pub use pipeline::{Begin, Composite, PTransform, Pipeline, composite};
 pub use side_input::SideInput;

@@ -113,6 +113,12 @@ impl<I: Element, O: Element> ParDo<I, O> {
         MultiParDo { par_do: self, tagged: Vec::new() }.with_output(tag)
     }
 
+    /// Adds an output that travels by a coder of its own.
+    #[must_use]
+    pub fn with_coded_output<U: Element>(self, tag: &OutputTag<U>, coder: Coder<U>) -> MultiParDo<I, O> {
+        MultiParDo { par_do: self, tagged: Vec::new() }.with_coded_output(tag, coder)
+    }
+
     /// Adds an output of dead letters, counted as such in reports.
     #[must_use]
     pub fn with_dead_letters<U: Element>(self, tag: &OutputTag<U>, coder: Coder<U>) -> MultiParDo<I, O> {

@@ -327,3 +327,35 @@ impl Builder {
 fn join(parent: &str, label: &str) -> String {
     if parent.is_empty() { label.to_owned() } else { format!("{parent}/{label}") }
 }
+
+/// A transform made of a function: groups the steps inside under one label.
+///
+/// ```
+/// # use tiebeam_graph::{composite, Create, PCollection, Pipeline};
+/// let p = Pipeline::new();
+/// let lengths = composite("WordLengths", |lines: PCollection<String>| {
+///     lines.flat_map(|line| line.split(' ').map(str::len).collect::<Vec<_>>())
+/// });
+/// let out = p.apply(Create::of(["a bc".to_owned()])).apply(lengths);
+/// ```
+pub fn composite<I, O, F: FnOnce(I) -> O>(label: impl Into<String>, expand: F) -> Composite<F> {
+    Composite { label: label.into(), expand }
+}
+
+/// What [`composite`] makes.
+pub struct Composite<F> {
+    label: String,
+    expand: F,
+}
+
+impl<I, O, F: FnOnce(I) -> O> PTransform<I> for Composite<F> {
+    type Output = O;
+
+    fn label(&self) -> String {
+        self.label.clone()
+    }
+
+    fn expand(self, input: I) -> O {
+        (self.expand)(input)
+    }
+}

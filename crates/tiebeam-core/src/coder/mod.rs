@@ -23,6 +23,7 @@ pub mod row_element;
 pub mod schema_proto;
 mod sharded_key;
 mod timer;
+mod tuple;
 pub mod urn;
 mod window;
 mod windowed_value;
