@@ -1,0 +1,456 @@
+//! The transform that writes files: claims the output, writes a temporary file for each bundle, commits.
+
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tiebeam_core::metrics::Counter;
+use tiebeam_core::{
+    Batch, BundleContext, Codec, Coder, CoderSpec, DoFn, Element, ElementContext, Error, Iterable, Nesting, Output,
+    Reader, Result, SetupContext, View, Window, WindowInfo, WindowingStrategy,
+};
+use tiebeam_graph::{Create, PCollection, PTransform, ParDo, impulse};
+
+use super::job::{Committed, Piece, Place, new_id};
+use super::{RecordFormat, Target};
+use crate::compression::{Compression, Encoder};
+use crate::fs::{self, FileSystem, Lock, failed_writing};
+
+/// The namespace of the sinks' counters: `records`, `bytes` and `files`.
+pub const METRICS: &str = "sink";
+
+/// A writer passes its bytes on when it has this many.
+const FLUSH: usize = 1 << 20;
+
+/// Writes a PCollection as files `path-00000-of-00003`; gives their paths.
+///
+/// The files appear together when everything is written, in place of what an earlier run wrote under the same path. A
+/// failed job leaves the earlier files as they are. Without elements one empty file is written.
+pub struct WriteFiles<F> {
+    target: Result<Target>,
+    format: F,
+    label: &'static str,
+}
+
+impl<F> WriteFiles<F> {
+    /// Files in this format whose paths begin with `path`.
+    pub fn new(path: &str, format: F, label: &'static str) -> Self {
+        WriteFiles { target: Target::new(path), format, label }
+    }
+
+    /// What the files' names end with, such as `.csv`; nothing by default.
+    #[must_use]
+    pub fn with_suffix(mut self, suffix: impl Into<String>) -> Self {
+        if let Ok(target) = &mut self.target {
+            target.suffix = suffix.into();
+        }
+        self
+    }
+
+    /// Exactly this many files, of about as many records each. By default there is one for each bundle.
+    #[must_use]
+    pub fn with_num_shards(mut self, num_shards: usize) -> Self {
+        if let Ok(target) = &mut self.target {
+            target.num_shards = Some(num_shards);
+        }
+        self
+    }
+
+    /// Compresses the files; by default that goes by the end of their names.
+    #[must_use]
+    pub fn with_compression(mut self, compression: Compression) -> Self {
+        if let Ok(target) = &mut self.target {
+            target.compression = compression;
+        }
+        self
+    }
+
+    /// Changes the format.
+    #[must_use]
+    pub fn map_format(mut self, change: impl FnOnce(F) -> F) -> Self {
+        self.format = change(self.format);
+        self
+    }
+}
+
+impl<T: Element, F: RecordFormat<T>> PTransform<PCollection<T>> for WriteFiles<F> {
+    type Output = PCollection<String>;
+
+    fn label(&self) -> String {
+        self.label.to_owned()
+    }
+
+    #[track_caller]
+    fn expand(self, input: PCollection<T>) -> PCollection<String> {
+        let pipeline = input.pipeline().clone();
+        let target = match self.target.and_then(Target::checked) {
+            Ok(target) => target,
+            Err(error) => {
+                pipeline.fail(error);
+                return pipeline.apply(Create::of([]));
+            }
+        };
+        let sink = Arc::new(Sink::new(Place::new(Arc::new(fs::local::Local), target)));
+        let check = sink.clone();
+        pipeline.add_check(move || check.place.check());
+        let cleanup = sink.clone();
+        pipeline.add_cleanup(move || cleanup.close());
+
+        let job = impulse(&pipeline).step("Begin").apply(ParDo::new(BeginOutput { sink: sink.clone() }));
+        let side = job.as_singleton();
+        let view = side.view();
+        let (writer, format) = (sink.clone(), self.format.clone());
+        let write = ParDo::from_fn(move || WriteShards::new(writer.clone(), format.clone(), view.clone()));
+        let pieces = input
+            .step("Global")
+            .window_into(WindowingStrategy::global())
+            .step("WriteShards")
+            .apply(write.with_side_input(&side));
+        // The job itself is among the pieces, so that there is something to commit even without any.
+        let begun = job.step("Job").map(|job| (job, None));
+        pipeline
+            .flatten([begun, pieces])
+            .step("Gather")
+            .group_by_key()
+            .step("Commit")
+            .apply(ParDo::new(Commit { sink, format: self.format, counters: None, elements: PhantomData }))
+    }
+}
+
+/// One output, shared by all instances of its steps in this process.
+pub(crate) struct Sink {
+    place: Place,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// The job that is writing, with its claim.
+    job: Option<(String, Box<dyn Lock>)>,
+    /// The last job that committed, for a commit that is run again.
+    last: Option<(String, Committed)>,
+}
+
+impl Sink {
+    pub(crate) fn new(place: Place) -> Self {
+        Sink { place, held: Mutex::default() }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn check_place(&self) -> Result<()> {
+        self.place.check()
+    }
+
+    /// Begins a job, or goes on with the one that was begun here: the bundle may be run again.
+    pub(crate) fn begin(&self) -> Result<String> {
+        let mut held = self.held();
+        if let Some((id, _)) = &held.job {
+            if self.place.is_open(id)? {
+                return Ok(id.clone());
+            }
+            // It stopped in the middle of its commit; a new beginning finishes it.
+            held.job = None;
+        }
+        let (id, lock) = self.place.begin()?;
+        held.job = Some((id.clone(), lock));
+        Ok(id)
+    }
+
+    pub(crate) fn commit(&self, id: &str, pieces: &[Piece], header: &[u8]) -> Result<Committed> {
+        let mut held = self.held();
+        if let Some((_, committed)) = held.last.as_ref().filter(|(last, _)| last == id) {
+            return Ok(committed.clone());
+        }
+        let committed = self.place.commit(id, pieces, header)?;
+        held.last = Some((id.to_owned(), committed.clone()));
+        if let Some((_, lock)) = held.job.take_if(|(job, _)| job == id) {
+            // The output is complete; a lock file that can't be removed does no harm to the next job.
+            let _ = lock.remove();
+        }
+        Ok(committed)
+    }
+
+    /// Ends a job that didn't commit. What can't be removed now is cleared away by the next run.
+    pub(crate) fn close(&self) {
+        if let Some((id, lock)) = self.held().job.take()
+            && self.place.abandon(&id).is_ok()
+        {
+            let _ = lock.remove();
+        }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[derive(Clone)]
+struct BeginOutput {
+    sink: Arc<Sink>,
+}
+
+impl DoFn for BeginOutput {
+    type In = Bytes;
+    type Out = String;
+
+    fn process(&mut self, _: Bytes, _: &ElementContext<'_>, out: &mut Output<String>) -> Result<()> {
+        out.emit(self.sink.begin()?);
+        Ok(())
+    }
+}
+
+/// The number of bundles that this process wrote: names of temporary files begin with it, so that the shards come in the
+/// order in which their bundles began.
+static BUNDLES: AtomicU64 = AtomicU64::new(0);
+
+/// Writes one temporary file a bundle (or one for each shard, where their number is given).
+pub(crate) struct WriteShards<T, F> {
+    sink: Arc<Sink>,
+    format: F,
+    view: View<String>,
+    bundle: u64,
+    job: Option<String>,
+    /// By shard.
+    open: Vec<Option<OpenPiece>>,
+    next: usize,
+    records: Counter,
+    elements: PhantomData<fn(T)>,
+}
+
+/// A temporary file being written. Dropped before its end, it removes itself.
+struct OpenPiece {
+    fs: Arc<dyn FileSystem>,
+    path: String,
+    piece: Piece,
+    buffer: Vec<u8>,
+    encoder: Option<Encoder>,
+}
+
+impl<T: Element, F: RecordFormat<T>> WriteShards<T, F> {
+    pub(crate) fn new(sink: Arc<Sink>, format: F, view: View<String>) -> Self {
+        WriteShards {
+            sink,
+            format,
+            view,
+            bundle: 0,
+            job: None,
+            open: Vec::new(),
+            next: 0,
+            records: Counter::default(),
+            elements: PhantomData,
+        }
+    }
+
+    fn job(&mut self, cx: &BundleContext<'_>) -> Result<String> {
+        if let Some(job) = &self.job {
+            return Ok(job.clone());
+        }
+        let job = cx.side_input_in(&self.view, &Window::Global)?;
+        Ok(self.job.insert((*job).clone()).clone())
+    }
+
+    fn start(&self, job: &str, shard: usize, first: &T) -> Result<OpenPiece> {
+        let place = &self.sink.place;
+        let name = format!("shard-{:012}-{}", self.bundle, new_id());
+        let path = place.temp_path(job, &name);
+        let failed = |e| failed_writing("write", &path, e);
+        let header = self.format.header(Some(first))?.unwrap_or_default();
+        let file = place.fs().create(&path).map_err(failed)?;
+        let encoder = Encoder::new(file, place.target().compression).map_err(failed)?;
+        // Shards that are put together from pieces are given their header then.
+        let buffer = if place.target().num_shards.is_none() { header.clone() } else { Vec::new() };
+        let piece = Piece { name, shard, records: 0, bytes: 0, header };
+        Ok(OpenPiece { fs: place.shared_fs(), path, piece, buffer, encoder: Some(encoder) })
+    }
+
+    fn add(&mut self, job: &str, record: &T) -> Result<()> {
+        let count = self.open.len();
+        let shard = self.next;
+        self.next = if shard + 1 == count { 0 } else { shard + 1 };
+        if self.open[shard].is_none() {
+            self.open[shard] = Some(self.start(job, shard, record)?);
+        }
+        let Some(open) = &mut self.open[shard] else { return Err(Error::internal("a shard is not open")) };
+        let length = open.buffer.len();
+        if let Err(error) = self.format.write(record, &mut open.buffer) {
+            open.buffer.truncate(length);
+            return Err(error);
+        }
+        open.piece.records += 1;
+        if open.buffer.len() >= FLUSH { open.flush() } else { Ok(()) }
+    }
+}
+
+impl OpenPiece {
+    fn flush(&mut self) -> Result<()> {
+        if let Some(encoder) = &mut self.encoder {
+            encoder.write_all(&self.buffer).map_err(|e| failed_writing("write", &self.path, e))?;
+        }
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Piece> {
+        self.flush()?;
+        if let Some(encoder) = self.encoder.take() {
+            match encoder.finish() {
+                Ok(bytes) => self.piece.bytes = bytes,
+                Err(e) => {
+                    // Not a whole file: leave no trace of it.
+                    let _ = self.fs.delete(&self.path);
+                    return Err(failed_writing("write", &self.path, e));
+                }
+            }
+        }
+        Ok(self.piece.clone())
+    }
+}
+
+impl Drop for OpenPiece {
+    fn drop(&mut self) {
+        if let Some(encoder) = self.encoder.take() {
+            // Encoders write what they hold when they are dropped: let that happen before the file goes.
+            drop(encoder);
+            let _ = self.fs.delete(&self.path);
+        }
+    }
+}
+
+impl<T: Element, F: RecordFormat<T>> DoFn for WriteShards<T, F> {
+    type In = T;
+    type Out = (String, Option<Piece>);
+
+    fn setup(&mut self, cx: &SetupContext) -> Result<()> {
+        self.records = cx.counter(METRICS, "records");
+        Ok(())
+    }
+
+    fn start_bundle(&mut self, _: &BundleContext<'_>, _: &mut Output<Self::Out>) -> Result<()> {
+        self.bundle = BUNDLES.fetch_add(1, Ordering::Relaxed);
+        self.job = None;
+        let count = self.sink.place.target().num_shards.unwrap_or(1);
+        self.open.clear();
+        self.open.resize_with(count, || None);
+        // Small bundles would all begin with the first shard.
+        self.next = (self.bundle % count as u64) as usize;
+        Ok(())
+    }
+
+    fn process(&mut self, element: T, cx: &ElementContext<'_>, _: &mut Output<Self::Out>) -> Result<()> {
+        let job = self.job(cx.bundle())?;
+        self.add(&job, &element)
+    }
+
+    fn process_batch(
+        &mut self,
+        batch: Batch<T>,
+        cx: &BundleContext<'_>,
+        _: &mut Output<Self::Out>,
+    ) -> Result<()> {
+        let job = self.job(cx)?;
+        batch.values.iter().try_for_each(|record| self.add(&job, record))
+    }
+
+    fn finish_bundle(&mut self, _: &BundleContext<'_>, out: &mut Output<Self::Out>) -> Result<()> {
+        let Some(job) = self.job.take() else { return Ok(()) };
+        for open in std::mem::take(&mut self.open).into_iter().flatten() {
+            let piece = open.finish()?;
+            self.records.add(piece.records as i64);
+            out.emit_with((job.clone(), Some(piece)), &WindowInfo::GLOBAL);
+        }
+        Ok(())
+    }
+
+    fn teardown(&mut self) {
+        self.open.clear();
+    }
+}
+
+/// Gives the pieces of a job their final names.
+struct Commit<T, F> {
+    sink: Arc<Sink>,
+    format: F,
+    counters: Option<(Counter, Counter)>,
+    elements: PhantomData<fn(T)>,
+}
+
+impl<T, F: Clone> Clone for Commit<T, F> {
+    fn clone(&self) -> Self {
+        Commit {
+            sink: self.sink.clone(),
+            format: self.format.clone(),
+            counters: self.counters.clone(),
+            elements: PhantomData,
+        }
+    }
+}
+
+impl<T: Element, F: RecordFormat<T>> DoFn for Commit<T, F> {
+    type In = (String, Iterable<Option<Piece>>);
+    type Out = String;
+
+    fn setup(&mut self, cx: &SetupContext) -> Result<()> {
+        self.counters = Some((cx.counter(METRICS, "files"), cx.counter(METRICS, "bytes")));
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        (job, pieces): Self::In,
+        _: &ElementContext<'_>,
+        out: &mut Output<String>,
+    ) -> Result<()> {
+        let pieces: Vec<Piece> = pieces.iter().flatten().collect();
+        let header = self.format.header(None)?.unwrap_or_default();
+        let committed = self.sink.commit(&job, &pieces, &header)?;
+        if let Some((files, bytes)) = &self.counters {
+            files.add(committed.files.len() as i64);
+            bytes.add(pieces.iter().map(|piece| piece.bytes as i64).sum());
+        }
+        committed.files.into_iter().for_each(|file| out.emit(file));
+        Ok(())
+    }
+}
+
+type Wire = ((String, u64), ((u64, u64), Bytes));
+
+struct PieceCodec(Coder<Wire>);
+
+impl Codec<Piece> for PieceCodec {
+    fn encode(&self, piece: &Piece, out: &mut Vec<u8>, nesting: Nesting) -> Result<()> {
+        let head = (piece.name.clone(), piece.shard as u64);
+        let tail = ((piece.records, piece.bytes), Bytes::copy_from_slice(&piece.header));
+        self.0.encode(&(head, tail), out, nesting)
+    }
+
+    fn decode(&self, input: &mut Reader, nesting: Nesting) -> Result<Piece> {
+        let ((name, shard), ((records, bytes), header)) = self.0.decode(input, nesting)?;
+        let shard = usize::try_from(shard).unwrap_or(usize::MAX);
+        Ok(Piece { name, shard, records, bytes, header: header.into() })
+    }
+
+    fn spec(&self) -> CoderSpec {
+        self.0.spec()
+    }
+}
+
+impl Element for Piece {
+    fn coder() -> Coder<Self> {
+        Coder::new(PieceCodec(Wire::coder()))
+    }
+
+    fn coder_of(spec: &CoderSpec) -> Result<Coder<Self>> {
+        Ok(Coder::new(PieceCodec(Wire::coder_of(spec)?)))
+    }
+}
+
+#[cfg(test)]
+#[path = "write_tests.rs"]
+mod tests;
