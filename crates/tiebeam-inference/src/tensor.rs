@@ -306,6 +306,44 @@ impl Tensor {
     }
 }
 
+impl Tensor {
+    /// The tensors along the first axis, without that axis. Rows of one number cost no allocation.
+    ///
+    /// # Errors
+    /// When there is no axis.
+    pub fn into_rows(self) -> Result<Vec<Tensor>> {
+        let shape = self.shape();
+        let Some((n, rest)) = shape.split_first() else {
+            return Err(Error::new(ErrorKind::InvalidArgument, "TB0310", "a tensor without axes has no rows"));
+        };
+        let row_shape = Shape::of(rest);
+        if *n == 1 {
+            return Ok(vec![Tensor { shape: row_shape, data: self.data }]);
+        }
+        fn rows<T: TensorElement>(n: usize, shape: &Shape, stride: usize, values: &[T]) -> Vec<Tensor> {
+            let row = |values: &[T]| Tensor {
+                shape: shape.clone(),
+                data: T::wrap(match values {
+                    [one] => Buffer::One([one.clone()]),
+                    many => Buffer::Shared(Arc::new(many.to_vec())),
+                }),
+            };
+            (0..n).map(|i| row(&values[i * stride..(i + 1) * stride])).collect()
+        }
+        let stride = rest.iter().product();
+        Ok(match &self.data {
+            TensorData::F32(b) => rows(*n, &row_shape, stride, b.as_slice()),
+            TensorData::F64(b) => rows(*n, &row_shape, stride, b.as_slice()),
+            TensorData::I64(b) => rows(*n, &row_shape, stride, b.as_slice()),
+            TensorData::I32(b) => rows(*n, &row_shape, stride, b.as_slice()),
+            TensorData::U8(b) => rows(*n, &row_shape, stride, b.as_slice()),
+            TensorData::I8(b) => rows(*n, &row_shape, stride, b.as_slice()),
+            TensorData::Bool(b) => rows(*n, &row_shape, stride, b.as_slice()),
+            TensorData::Str(b) => rows(*n, &row_shape, stride, b.as_slice()),
+        })
+    }
+}
+
 impl PartialEq for Tensor {
     fn eq(&self, other: &Self) -> bool {
         fn same<T: TensorElement + PartialEq>(a: &Tensor, b: &Tensor) -> bool {

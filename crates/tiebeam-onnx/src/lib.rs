@@ -1,3 +1,20 @@
 //! ONNX models on rten and on ONNX Runtime.
 
+pub mod engine;
+pub mod file;
+pub mod handler;
+pub mod library;
+pub mod model;
+pub mod operators;
+mod ort_engine;
 pub mod proto;
+pub mod rows;
+mod rten_engine;
+pub mod signature;
+
+pub use engine::{Engine, EngineOptions, Session};
+pub use file::ModelFile;
+pub use handler::OnnxModelHandler;
+pub use library::{Found, NotFound, Tried, find_onnxruntime};
+pub use model::{LoadOptions, OnnxModel};
+pub use signature::{Dim, Port};

@@ -1,0 +1,338 @@
+//! From rows to a batch and back: which shapes fit, which numbers may become which, stacking and splitting.
+
+use std::sync::Arc;
+
+use tiebeam_core::error::{Error, ErrorKind, Result};
+use tiebeam_inference::tensor::TensorElement;
+use tiebeam_inference::{DType, Tensor, TensorData, Tensors};
+
+use crate::signature::{Axes, Dim, Port};
+
+/// How a row's tensor becomes a model's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// The input has one more axis: rows are stacked along a new first one.
+    Stack,
+    /// The input has that first axis, but its size is fixed to 1: one row a call, with the axis put in front.
+    StackOne,
+    /// The input has no batch axis: one row a call, as it is.
+    Whole,
+}
+
+fn wrong(code: &'static str, message: String) -> Error {
+    Error::new(ErrorKind::InvalidData, code, message)
+}
+
+/// How a tensor of that shape goes into an input.
+///
+/// # Errors
+/// When it does not: the shape seen and the shape wanted.
+pub(crate) fn fit(port: &Port, tensor: &Tensor) -> Result<Fit> {
+    let Some(dims) = port.shape.as_deref() else { return Ok(Fit::Whole) };
+    let fits = tensor.with_shape(|shape| {
+        let admit = |dims: &[Dim], shape: &[usize]| {
+            dims.len() == shape.len() && dims.iter().zip(shape).all(|(dim, size)| dim.admits(*size))
+        };
+        if let Some((first, rest)) = dims.split_first() {
+            let stack = match first {
+                Dim::Fixed(1) => Some(Fit::StackOne),
+                Dim::Fixed(_) => None,
+                Dim::Named(_) | Dim::Free => Some(Fit::Stack),
+            };
+            // A number is a row of size 1 on every axis.
+            let number = shape.is_empty() && rest.iter().all(|dim| dim.admits(1));
+            if stack.is_some() && (number || admit(rest, shape)) {
+                return stack;
+            }
+        }
+        admit(dims, shape).then_some(Fit::Whole)
+    });
+    fits.ok_or_else(|| {
+        let row = match dims.split_first() {
+            Some((Dim::Named(_) | Dim::Free | Dim::Fixed(1), rest)) => {
+                format!(" (a row: {})", Axes(Some(rest)))
+            }
+            _ => String::new(),
+        };
+        let (name, seen) = (&port.name, tensor.shape());
+        wrong("TB0340", format!("input {name} wants the shape {}{row}, got {seen:?}", Axes(Some(dims))))
+    })
+}
+
+/// A number type that values of other types may become where nothing is lost but binary digits of a fraction.
+trait Wanted: TensorElement + Copy {
+    fn of_float(value: f64) -> Option<Self>;
+    fn of_int(value: i64) -> Option<Self>;
+}
+
+impl Wanted for f32 {
+    fn of_float(value: f64) -> Option<Self> {
+        let narrow = value as f32;
+        (narrow.is_finite() || !value.is_finite()).then_some(narrow)
+    }
+
+    fn of_int(value: i64) -> Option<Self> {
+        let float = value as f32;
+        (float as i128 == i128::from(value)).then_some(float)
+    }
+}
+
+impl Wanted for f64 {
+    fn of_float(value: f64) -> Option<Self> {
+        Some(value)
+    }
+
+    fn of_int(value: i64) -> Option<Self> {
+        let float = value as f64;
+        (float as i128 == i128::from(value)).then_some(float)
+    }
+}
+
+macro_rules! wanted_integers {
+    ($($type:ty),*) => {$(
+        impl Wanted for $type {
+            fn of_float(_: f64) -> Option<Self> {
+                None
+            }
+
+            fn of_int(value: i64) -> Option<Self> {
+                Self::try_from(value).ok()
+            }
+        }
+    )*};
+}
+wanted_integers!(i64, i32, u8, i8);
+
+/// What the conversion of a tensor came to.
+enum Conversion {
+    /// Every number fits.
+    Fits,
+    /// The types are never converted into each other.
+    Never,
+    /// This number does not fit.
+    Misfit(String),
+}
+
+/// Gives each number of `data` as a `T` to `each`.
+fn convert<T: Wanted>(data: &TensorData, mut each: impl FnMut(T)) -> Conversion {
+    macro_rules! all {
+        ($buffer:expr, |$value:ident| $to:expr) => {{
+            for number in $buffer.as_slice() {
+                let $value = *number;
+                match $to {
+                    Some(converted) => each(converted),
+                    None => return Conversion::Misfit(number.to_string()),
+                }
+            }
+            Conversion::Fits
+        }};
+    }
+    let floats = matches!(T::DTYPE, DType::F32 | DType::F64);
+    match data {
+        TensorData::F32(b) if floats => all!(b, |v| T::of_float(f64::from(v))),
+        TensorData::F64(b) if floats => all!(b, |v| T::of_float(v)),
+        TensorData::I64(b) => all!(b, |v| T::of_int(v)),
+        TensorData::I32(b) => all!(b, |v| T::of_int(i64::from(v))),
+        TensorData::U8(b) => all!(b, |v| T::of_int(i64::from(v))),
+        TensorData::I8(b) => all!(b, |v| T::of_int(i64::from(v))),
+        TensorData::F32(_) | TensorData::F64(_) | TensorData::Bool(_) | TensorData::Str(_) => {
+            Conversion::Never
+        }
+    }
+}
+
+impl Conversion {
+    fn into_result(self, port: &Port, seen: DType) -> Result<()> {
+        let (name, wanted) = (&port.name, &port.type_name);
+        match self {
+            Conversion::Fits => Ok(()),
+            Conversion::Never => Err(wrong("TB0341", format!("input {name} wants {wanted}, got {seen}"))),
+            Conversion::Misfit(number) => Err(wrong(
+                "TB0341",
+                format!("input {name} wants {wanted}, and {number} ({seen}) does not fit"),
+            )),
+        }
+    }
+}
+
+/// The dtype that an input takes; ports without one are refused when a model is loaded.
+fn wanted_dtype(port: &Port) -> Result<DType> {
+    port.dtype.ok_or_else(|| Error::internal(format!("input {} has the type {}", port.name, port.type_name)))
+}
+
+/// Whether a tensor's numbers may go into an input. Costs nothing where the dtypes are the same.
+///
+/// # Errors
+/// The dtype seen and the one wanted, and the number that does not fit.
+pub(crate) fn check_numbers(port: &Port, tensor: &Tensor) -> Result<()> {
+    let (wanted, seen) = (wanted_dtype(port)?, tensor.dtype());
+    if wanted == seen {
+        return Ok(());
+    }
+    let data = tensor.data();
+    match wanted {
+        DType::F32 => convert::<f32>(data, |_| ()),
+        DType::F64 => convert::<f64>(data, |_| ()),
+        DType::I64 => convert::<i64>(data, |_| ()),
+        DType::I32 => convert::<i32>(data, |_| ()),
+        DType::U8 => convert::<u8>(data, |_| ()),
+        DType::I8 => convert::<i8>(data, |_| ()),
+        DType::Bool | DType::Str => Conversion::Never,
+    }
+    .into_result(port, seen)
+}
+
+/// Rows of the same shape as one input, in the input's dtype.
+///
+/// # Errors
+/// When a number does not fit.
+pub(crate) fn gather<'a>(
+    port: &Port,
+    fit: Fit,
+    n: usize,
+    rows: impl Fn(usize) -> &'a Tensor,
+) -> Result<Tensor> {
+    let first = rows(0);
+    let shape = batch_shape(port, fit, n, first);
+    let wanted = wanted_dtype(port)?;
+    if n == 1 && first.dtype() == wanted {
+        return first.reshape(&shape);
+    }
+    fn numbers<'a, T: Wanted>(
+        port: &Port,
+        shape: &[usize],
+        n: usize,
+        rows: impl Fn(usize) -> &'a Tensor,
+    ) -> Result<Tensor> {
+        let mut out = Vec::with_capacity(shape.iter().product());
+        for i in 0..n {
+            let row = rows(i);
+            match row.as_slice::<T>() {
+                Some([one]) => out.push(*one),
+                Some(same) => out.extend_from_slice(same),
+                None => convert::<T>(row.data(), |v| out.push(v)).into_result(port, row.dtype())?,
+            }
+        }
+        Tensor::new(shape, out)
+    }
+    fn same<'a, T: TensorElement>(
+        port: &Port,
+        shape: &[usize],
+        n: usize,
+        rows: impl Fn(usize) -> &'a Tensor,
+    ) -> Result<Tensor> {
+        let mut out: Vec<T> = Vec::with_capacity(shape.iter().product());
+        for i in 0..n {
+            match rows(i).as_slice::<T>() {
+                Some(same) => out.extend_from_slice(same),
+                None => Conversion::Never.into_result(port, rows(i).dtype())?,
+            }
+        }
+        Tensor::new(shape, out)
+    }
+    match wanted {
+        DType::F32 => numbers::<f32>(port, &shape, n, rows),
+        DType::F64 => numbers::<f64>(port, &shape, n, rows),
+        DType::I64 => numbers::<i64>(port, &shape, n, rows),
+        DType::I32 => numbers::<i32>(port, &shape, n, rows),
+        DType::U8 => numbers::<u8>(port, &shape, n, rows),
+        DType::I8 => numbers::<i8>(port, &shape, n, rows),
+        DType::Bool => same::<bool>(port, &shape, n, rows),
+        DType::Str => same::<Arc<str>>(port, &shape, n, rows),
+    }
+}
+
+/// The shape of `n` rows of the shape of `row`.
+fn batch_shape(port: &Port, fit: Fit, n: usize, row: &Tensor) -> Vec<usize> {
+    if fit == Fit::Whole {
+        return row.shape();
+    }
+    let mut shape = vec![n];
+    match &port.shape {
+        Some(dims) if row.rank() == 0 => shape.resize(dims.len(), 1),
+        _ => row.with_shape(|row| shape.extend_from_slice(row)),
+    }
+    shape
+}
+
+/// An example: what one element brings for the inputs of a model.
+pub trait Example: tiebeam_core::Element {
+    /// Whether it brings one tensor, without a name.
+    const SINGLE: bool;
+
+    /// The tensor for the input of that name, which is input number `index` of the model.
+    fn tensor(&self, index: usize, name: &str) -> Option<&Tensor>;
+
+    /// The names that it brings; none where it brings the only input.
+    fn names(&self) -> Option<&[Arc<str>]>;
+
+    /// The bytes of its numbers.
+    fn num_bytes(&self) -> usize;
+}
+
+impl Example for Tensor {
+    const SINGLE: bool = true;
+
+    fn tensor(&self, _: usize, _: &str) -> Option<&Tensor> {
+        Some(self)
+    }
+
+    fn names(&self) -> Option<&[Arc<str>]> {
+        None
+    }
+
+    fn num_bytes(&self) -> usize {
+        Tensor::num_bytes(self)
+    }
+}
+
+impl Example for Tensors {
+    const SINGLE: bool = false;
+
+    fn tensor(&self, index: usize, name: &str) -> Option<&Tensor> {
+        match Tensors::names(self).get(index) {
+            Some(own) if &**own == name => self.values().get(index),
+            _ => self.get(name),
+        }
+    }
+
+    fn names(&self) -> Option<&[Arc<str>]> {
+        Some(Tensors::names(self))
+    }
+
+    fn num_bytes(&self) -> usize {
+        Tensors::num_bytes(self)
+    }
+}
+
+/// An inference: what one element gets of the outputs of a model.
+pub trait Inference: tiebeam_core::Element {
+    /// Whether it holds one output only.
+    const SINGLE: bool;
+
+    /// One inference for each row; `columns` has the rows of each output, all of the same number.
+    fn of_columns(names: &Arc<[Arc<str>]>, columns: Vec<Vec<Tensor>>) -> Vec<Self>;
+}
+
+impl Inference for Tensor {
+    const SINGLE: bool = true;
+
+    fn of_columns(_: &Arc<[Arc<str>]>, columns: Vec<Vec<Tensor>>) -> Vec<Self> {
+        columns.into_iter().next().unwrap_or_default()
+    }
+}
+
+impl Inference for Tensors {
+    const SINGLE: bool = false;
+
+    fn of_columns(names: &Arc<[Arc<str>]>, columns: Vec<Vec<Tensor>>) -> Vec<Self> {
+        let n = columns.first().map_or(0, Vec::len);
+        let mut columns = columns.into_iter().map(Vec::into_iter).collect::<Vec<_>>();
+        (0..n)
+            .map(|_| {
+                let values = columns.iter_mut().filter_map(Iterator::next).collect();
+                Tensors::of_checked_names(names.clone(), values)
+            })
+            .collect()
+    }
+}
