@@ -177,6 +177,10 @@ impl ModelFile {
         let Some(graph) = &self.proto.graph else {
             return Err(model_error("TB0331", &self.name, "not an ONNX model: there is no graph in it"));
         };
+        if self.proto.opset_import.is_empty() {
+            let what = "it does not say which version of ONNX's operators it needs: cut off, or written by format 2";
+            return invalid(what.to_owned());
+        }
         if graph.output.is_empty() {
             return invalid("the graph has no outputs".to_owned());
         }
