@@ -1,13 +1,17 @@
 //! [`ModelHandler`]: what a framework gives so that its models can run in pipelines.
 
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
 use std::sync::Arc;
 
+use tiebeam_core::Element;
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_core::row::Value;
-use tiebeam_core::Element;
 
 use crate::batching::{Batching, LengthFn};
+use crate::chain::{After, Before, Chain, IntoChain, NoSteps};
+use crate::prediction::PredictionResult;
+use crate::tuned::Tuned;
 
 /// Arguments given to the handler with every batch; cannot be changed by it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,17 +43,6 @@ impl<N: Into<String>> FromIterator<(N, Value)> for InferenceArgs {
     fn from_iter<I: IntoIterator<Item = (N, Value)>>(iter: I) -> Self {
         InferenceArgs(Arc::new(iter.into_iter().map(|(name, value)| (name.into(), value)).collect()))
     }
-}
-
-/// One example with what a model said of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PredictionResult<E, P> {
-    /// What went in.
-    pub example: E,
-    /// What came out.
-    pub inference: P,
-    /// Which model computed it, told by the model object itself.
-    pub model_id: Arc<str>,
 }
 
 /// What a model is, for reports and metrics.
@@ -166,5 +159,94 @@ pub trait ModelHandler: Send + Sync + 'static {
     /// Steps whose handlers give the same identity share one loaded model. Default: none, a model a step.
     fn model_identity(&self) -> Option<String> {
         None
+    }
+
+    /// The same handler with batches of at most `size`; a larger minimum comes down with it.
+    fn max_batch_size(self, size: usize) -> Tuned<Self>
+    where
+        Self: Sized,
+    {
+        Tuned::new(self).set_batching(|batching| {
+            batching.max_batch_size = size;
+            batching.min_batch_size = batching.min_batch_size.min(size);
+        })
+    }
+
+    /// The same handler with elements gathered in another way.
+    fn with_batching(self, batching: Batching) -> Tuned<Self>
+    where
+        Self: Sized,
+    {
+        Tuned::new(self).set_batching(|own| *own = batching)
+    }
+
+    /// The same handler with `copies` of its model loaded and taken in turn, batch by batch.
+    fn model_copies(self, copies: usize) -> Tuned<Self>
+    where
+        Self: Sized,
+    {
+        Tuned::new(self).set_copies(copies)
+    }
+
+    /// The same handler with batches of examples of about the same length; the classes are the batching's
+    /// [`bucket_boundaries`](Batching::bucket_boundaries).
+    fn with_length_fn(self, length: impl Fn(&Self::Example) -> usize + Send + Sync + 'static) -> Tuned<Self>
+    where
+        Self: Sized,
+    {
+        Tuned::new(self).set_length(Arc::new(length))
+    }
+
+    /// The same handler with elements weighed by `size` (Beam's `element_size_fn`), for
+    /// [`max_batch_weight`](Batching::max_batch_weight).
+    fn with_element_size_fn(self, size: impl Fn(&Self::Example) -> u64 + Send + Sync + 'static) -> Tuned<Self>
+    where
+        Self: Sized,
+    {
+        Tuned::new(self).set_size(Arc::new(size))
+    }
+
+    /// Runs `step` on each element before the model: elements of type `I` go in from now on.
+    fn preprocess<I: Element>(
+        self,
+        step: impl Fn(I) -> Self::Example + Send + Sync + 'static,
+    ) -> Chain<Self, impl Before<Self::Example, In = I>, NoSteps>
+    where
+        Self: Sized,
+    {
+        self.into_chain().preprocess(step)
+    }
+
+    /// Runs a `step` that may refuse an element before the model.
+    fn try_preprocess<I: Element, X: Into<Box<dyn StdError + Send + Sync>>>(
+        self,
+        step: impl Fn(I) -> Result<Self::Example, X> + Send + Sync + 'static,
+    ) -> Chain<Self, impl Before<Self::Example, In = I>, NoSteps>
+    where
+        Self: Sized,
+    {
+        self.into_chain().try_preprocess(step)
+    }
+
+    /// Runs `step` on each result: values of type `U` come out from now on.
+    fn postprocess<U: Element>(
+        self,
+        step: impl Fn(PredictionResult<Self::Example, Self::Inference>) -> U + Send + Sync + 'static,
+    ) -> Chain<Self, NoSteps, impl After<PredictionResult<Self::Example, Self::Inference>, Out = U>>
+    where
+        Self: Sized,
+    {
+        self.into_chain().postprocess(step)
+    }
+
+    /// Runs a `step` that may refuse a result after the model.
+    fn try_postprocess<U: Element, X: Into<Box<dyn StdError + Send + Sync>>>(
+        self,
+        step: impl Fn(PredictionResult<Self::Example, Self::Inference>) -> Result<U, X> + Send + Sync + 'static,
+    ) -> Chain<Self, NoSteps, impl After<PredictionResult<Self::Example, Self::Inference>, Out = U>>
+    where
+        Self: Sized,
+    {
+        self.into_chain().try_postprocess(step)
     }
 }

@@ -1,12 +1,27 @@
 //! The heart of the house: models in pipelines. Handlers, batching, sharing, dead letters, metrics. No framework in it.
 
+mod batcher;
 pub mod batching;
+mod call;
+pub mod chain;
 pub mod clock;
+pub mod closure;
+pub mod dead_letter;
+pub mod dofn;
 mod estimator;
 pub mod handler;
+mod model;
+pub mod prediction;
+pub mod report;
 pub mod tensor;
+pub mod transform;
+pub mod tuned;
 
 pub use batching::{Batching, LengthFn};
 pub use clock::{Clock, SystemClock};
-pub use handler::{InferenceArgs, ModelHandler, ModelInfo, PredictionResult};
+pub use closure::from_fn;
+pub use dead_letter::{FailedInference, Stage};
+pub use handler::{InferenceArgs, ModelHandler, ModelInfo};
+pub use prediction::PredictionResult;
 pub use tensor::{DType, TENSOR_TYPE, Tensor, TensorData, Tensors};
+pub use transform::{Inferred, RescuedInference, RunInference};

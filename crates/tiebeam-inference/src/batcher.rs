@@ -1,0 +1,442 @@
+//! The batcher: gathers examples of all threads and bundles for one step, and lets whoever fills a batch run it.
+//!
+//! A bundle opens a [`Lane`] and pushes its examples in chunks; each example has a slot, counted from 0 in its lane. A
+//! full batch is run by the thread that filled it, with its own examples first and then the oldest ones of others; the
+//! predictions go back to the lanes by slot. At a bundle's end its thread runs what is left, or waits a little for
+//! others where the settings ask for fuller batches. Nobody waits for a bundle that can't go on: neither for one that
+//! is at its own end nor for one that lives on the same thread.
+//!
+//! No lock is held while a model runs, and nothing is done element by element that can be done chunk by chunk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use tiebeam_core::error::{Error, ErrorKind, Result};
+
+use crate::batching::Batching;
+use crate::call::Verdict;
+use crate::clock::Clock;
+use crate::estimator::Estimator;
+
+/// How long a bundle's end waits for the minimum batch size when no duration was set.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// How often a waiting thread looks whether the job was cancelled.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Which model computed a piece.
+pub(crate) type ModelId = Arc<str>;
+
+/// Runs one batch and says what became of it and which model computed it.
+pub(crate) type Run<'a, E, P> = &'a mut dyn FnMut(&[E]) -> (Verdict<P>, ModelId);
+
+/// What some of a lane's examples became.
+#[derive(Debug)]
+pub(crate) struct Piece<E, P> {
+    pub(crate) slots: Slots,
+    pub(crate) examples: Vec<E>,
+    pub(crate) verdict: Verdict<P>,
+    pub(crate) model: ModelId,
+}
+
+/// The places of examples in their lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Slots {
+    /// As many as there are examples, from this one on.
+    From(usize),
+    /// One for each example, ascending.
+    Each(Vec<usize>),
+}
+
+impl Slots {
+    /// The places of the first `n`, which leave these ones.
+    fn take(&mut self, n: usize) -> Slots {
+        match self {
+            Slots::From(first) => {
+                let taken = Slots::From(*first);
+                *first += n;
+                taken
+            }
+            Slots::Each(slots) => {
+                let rest = slots.split_off(n.min(slots.len()));
+                Slots::Each(std::mem::replace(slots, rest))
+            }
+        }
+    }
+}
+
+/// Examples that a lane brings at once.
+pub(crate) struct Chunk<E> {
+    pub(crate) slots: Slots,
+    pub(crate) values: Vec<E>,
+    /// One for each value, where weights count; else empty.
+    pub(crate) weights: Vec<u64>,
+    /// The length class, below the number that the batcher was made with.
+    pub(crate) class: usize,
+}
+
+struct Queued<E> {
+    lane: u64,
+    slots: Slots,
+    values: std::vec::IntoIter<E>,
+    weights: std::vec::IntoIter<u64>,
+    since: Duration,
+}
+
+struct Queue<E> {
+    chunks: VecDeque<Queued<E>>,
+    len: usize,
+    weight: u64,
+}
+
+struct LaneState<E, P> {
+    done: Vec<Piece<E, P>>,
+    queued: usize,
+    running: usize,
+    /// At the bundle's end: it brings nothing more.
+    finishing: bool,
+    thread: ThreadId,
+}
+
+struct State<E, P> {
+    queues: Vec<Queue<E>>,
+    lanes: BTreeMap<u64, LaneState<E, P>>,
+    next_lane: u64,
+    estimator: Estimator,
+    target: usize,
+}
+
+/// See the module.
+pub(crate) struct Batcher<E, P> {
+    state: Mutex<State<E, P>>,
+    changed: Condvar,
+    batching: Batching,
+    clock: Arc<dyn Clock>,
+}
+
+struct Part {
+    lane: u64,
+    slots: Slots,
+    len: usize,
+}
+
+struct Taken<E> {
+    examples: Vec<E>,
+    parts: Vec<Part>,
+}
+
+impl<E, P> Batcher<E, P> {
+    /// A batcher for examples of `classes` length classes (one when lengths don't matter).
+    pub(crate) fn new(batching: &Batching, classes: usize, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let mut estimator = Estimator::new(batching);
+        estimator.ignore_next_time();
+        let target = estimator.next();
+        let queue = || Queue { chunks: VecDeque::new(), len: 0, weight: 0 };
+        Arc::new(Batcher {
+            state: Mutex::new(State {
+                queues: (0..classes.max(1)).map(|_| queue()).collect(),
+                lanes: BTreeMap::new(),
+                next_lane: 0,
+                estimator,
+                target,
+            }),
+            changed: Condvar::new(),
+            batching: batching.clone(),
+            clock,
+        })
+    }
+
+    /// A lane for a bundle that begins on this thread.
+    pub(crate) fn open(self: &Arc<Self>) -> Lane<E, P> {
+        let mut state = self.lock();
+        let id = state.next_lane;
+        state.next_lane += 1;
+        let thread = std::thread::current().id();
+        let lane = LaneState { done: Vec::new(), queued: 0, running: 0, finishing: false, thread };
+        state.lanes.insert(id, lane);
+        drop(state);
+        Lane { id, batcher: self.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<E, P>> {
+        // A panic inside a critical section would be a bug of ours; the state is whole between statements all the same.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_full(&self, state: &State<E, P>, class: usize) -> bool {
+        let queue = &state.queues[class];
+        let is_heavy = self.batching.max_batch_weight.is_some_and(|max| queue.weight >= max);
+        queue.len > 0 && (queue.len >= state.target || is_heavy)
+    }
+
+    fn is_overdue(&self, queue: &Queue<E>, patience: Duration) -> bool {
+        let now = self.clock.now();
+        queue.chunks.front().is_some_and(|oldest| now.saturating_sub(oldest.since) >= patience)
+    }
+
+    /// Whether the end of lane `id` runs what is in the queue now rather than wait for more.
+    fn is_due(&self, state: &State<E, P>, class: usize, id: u64) -> bool {
+        if self.is_full(state, class) {
+            return true;
+        }
+        let patience = match self.batching.max_batch_duration {
+            Some(duration) => duration,
+            None if state.queues[class].len >= self.batching.min_batch_size => return true,
+            None => PATIENCE,
+        };
+        let here = std::thread::current().id();
+        let may_bring =
+            |(other, lane): (&u64, &LaneState<E, P>)| *other != id && !lane.finishing && lane.thread != here;
+        self.is_overdue(&state.queues[class], patience) || !state.lanes.iter().any(may_bring)
+    }
+
+    /// A batch from a queue that is not empty: the lane's own examples first, in order, then the oldest ones of others.
+    fn take(&self, state: &mut State<E, P>, class: usize, id: u64) -> Taken<E> {
+        let State { queues, lanes, target, .. } = state;
+        let queue = &mut queues[class];
+        let wanted = (*target).min(queue.len);
+        let max_weight = self.batching.max_batch_weight.unwrap_or(u64::MAX);
+        let mut taken = Taken { examples: Vec::new(), parts: Vec::new() };
+        let mut weight = 0u64;
+        let mut is_heavy = false;
+        for own in [true, false] {
+            for chunk in &mut queue.chunks {
+                let left = wanted - taken.examples.len();
+                if is_heavy || left == 0 {
+                    break;
+                }
+                if (chunk.lane == id) != own || chunk.values.len() == 0 {
+                    continue;
+                }
+                let mut n = left.min(chunk.values.len());
+                let too_heavy = chunk.weights.as_slice().iter().take(n).position(|more| {
+                    weight = weight.saturating_add(*more);
+                    weight > max_weight
+                });
+                if let Some(fits) = too_heavy {
+                    is_heavy = true;
+                    // A heavier one than all that is allowed goes alone, but it goes.
+                    n = if fits == 0 && taken.examples.is_empty() { 1 } else { fits };
+                }
+                if n == 0 {
+                    continue;
+                }
+                queue.len -= n;
+                queue.weight -= chunk.weights.by_ref().take(n).sum::<u64>();
+                if taken.examples.is_empty() && n == wanted && n == chunk.values.len() {
+                    // The whole chunk is the batch: its vector is used as it is.
+                    taken.examples = std::mem::take(&mut chunk.values).collect();
+                } else {
+                    if taken.examples.is_empty() {
+                        taken.examples.reserve(wanted);
+                    }
+                    taken.examples.extend(chunk.values.by_ref().take(n));
+                }
+                taken.parts.push(Part { lane: chunk.lane, slots: chunk.slots.take(n), len: n });
+                if let Some(lane) = lanes.get_mut(&chunk.lane) {
+                    lane.queued -= n;
+                    lane.running += n;
+                }
+            }
+        }
+        queue.chunks.retain(|chunk| chunk.values.len() > 0);
+        taken
+    }
+
+    /// Runs a batch with no lock held and gives everyone what is theirs.
+    fn run(&self, taken: Taken<E>, run: Run<'_, E, P>) {
+        let Taken { examples, parts } = taken;
+        // Should anything between here and the end panic, nobody is left waiting.
+        let guard = Undelivered { batcher: self, parts };
+        let started = self.clock.now();
+        let (verdict, model) = run(&examples);
+        let took = self.clock.now().saturating_sub(started);
+        let timed = matches!(verdict, Verdict::All(_)).then_some((examples.len(), took));
+        let pieces = match verdict {
+            verdict if guard.parts.len() == 1 => vec![(examples, verdict, model)],
+            // Bundles that share a batch do not share its failure: each one's examples are tried apart.
+            Verdict::Failed(_) => {
+                let mut examples = examples.into_iter();
+                let mut retry = |part: &Part| {
+                    let own: Vec<E> = examples.by_ref().take(part.len).collect();
+                    let (verdict, model) = run(&own);
+                    (own, verdict, model)
+                };
+                guard.parts.iter().map(&mut retry).collect()
+            }
+            Verdict::All(all) => split(examples, all, &model, &guard.parts, Verdict::All),
+            Verdict::Each(each) => split(examples, each, &model, &guard.parts, Verdict::Each),
+        };
+        self.deliver(guard.disarm(), pieces, timed);
+    }
+
+    fn deliver(
+        &self,
+        parts: Vec<Part>,
+        pieces: Vec<(Vec<E>, Verdict<P>, ModelId)>,
+        timed: Option<(usize, Duration)>,
+    ) {
+        let mut state = self.lock();
+        for (part, (examples, verdict, model)) in parts.into_iter().zip(pieces) {
+            // A lane that is gone has failed for another reason; nobody wants its predictions.
+            if let Some(lane) = state.lanes.get_mut(&part.lane) {
+                lane.running -= part.len;
+                lane.done.push(Piece { slots: part.slots, examples, verdict, model });
+            }
+        }
+        if let Some((size, took)) = timed {
+            state.estimator.record(size, took);
+            state.target = state.estimator.next();
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+/// Gives each part its share of what became of all.
+fn split<E, P, X>(
+    examples: Vec<E>,
+    outcomes: Vec<X>,
+    model: &ModelId,
+    parts: &[Part],
+    verdict: fn(Vec<X>) -> Verdict<P>,
+) -> Vec<(Vec<E>, Verdict<P>, ModelId)> {
+    let (mut examples, mut outcomes) = (examples.into_iter(), outcomes.into_iter());
+    let mut share = |part: &Part| {
+        let own = outcomes.by_ref().take(part.len).collect();
+        (examples.by_ref().take(part.len).collect(), verdict(own), model.clone())
+    };
+    parts.iter().map(&mut share).collect()
+}
+
+/// Parts in flight. If the thread that has them unwinds, they are failed instead of forgotten.
+struct Undelivered<'a, E, P> {
+    batcher: &'a Batcher<E, P>,
+    parts: Vec<Part>,
+}
+
+impl<E, P> Undelivered<'_, E, P> {
+    fn disarm(mut self) -> Vec<Part> {
+        std::mem::take(&mut self.parts)
+    }
+}
+
+impl<E, P> Drop for Undelivered<'_, E, P> {
+    fn drop(&mut self) {
+        if self.parts.is_empty() {
+            return;
+        }
+        let failed = |_: &Part| {
+            let error = Error::internal("the thread that ran a shared batch was lost").with_retryable(true);
+            (Vec::new(), Verdict::Failed(error), ModelId::from(""))
+        };
+        let parts = std::mem::take(&mut self.parts);
+        let pieces = parts.iter().map(failed).collect();
+        self.batcher.deliver(parts, pieces, None);
+    }
+}
+
+/// One bundle's way through the batcher. Dropped early (its bundle failed), it takes its waiting examples along.
+pub(crate) struct Lane<E, P> {
+    id: u64,
+    batcher: Arc<Batcher<E, P>>,
+}
+
+impl<E, P> Lane<E, P> {
+    /// Brings examples and runs every batch that is full or overdue with them.
+    pub(crate) fn push(&self, chunks: impl IntoIterator<Item = Chunk<E>>, run: Run<'_, E, P>) {
+        let batcher = &*self.batcher;
+        let batching = &batcher.batching;
+        let waits = batching.max_batch_duration.is_some() || batching.min_batch_size > 1;
+        let since = if waits { batcher.clock.now() } else { Duration::ZERO };
+        let mut state = batcher.lock();
+        for Chunk { slots, values, weights, class } in chunks {
+            let Some(lane) = state.lanes.get_mut(&self.id) else { return };
+            lane.queued += values.len();
+            lane.thread = std::thread::current().id();
+            let queue = &mut state.queues[class];
+            queue.len += values.len();
+            queue.weight += weights.iter().sum::<u64>();
+            let (values, weights) = (values.into_iter(), weights.into_iter());
+            queue.chunks.push_back(Queued { lane: self.id, slots, values, weights, since });
+        }
+        let mut class = 0;
+        while class < state.queues.len() {
+            let is_overdue = |duration| batcher.is_overdue(&state.queues[class], duration);
+            if batcher.is_full(&state, class) || batching.max_batch_duration.is_some_and(is_overdue) {
+                let taken = batcher.take(&mut state, class, self.id);
+                drop(state);
+                batcher.run(taken, run);
+                state = batcher.lock();
+            } else {
+                class += 1;
+            }
+        }
+    }
+
+    /// What has come back so far, in no particular order.
+    pub(crate) fn take_done(&self) -> Vec<Piece<E, P>> {
+        match self.batcher.lock().lanes.get_mut(&self.id) {
+            Some(lane) => std::mem::take(&mut lane.done),
+            None => Vec::new(),
+        }
+    }
+
+    /// The bundle's end: after it, every example of the lane has come back.
+    ///
+    /// # Errors
+    /// When the job was cancelled while this waited.
+    pub(crate) fn finish(&self, cancelled: &dyn Fn() -> bool, run: Run<'_, E, P>) -> Result<()> {
+        let batcher = &*self.batcher;
+        let mut state = batcher.lock();
+        if let Some(lane) = state.lanes.get_mut(&self.id) {
+            lane.finishing = true;
+            lane.thread = std::thread::current().id();
+        }
+        // Others may have waited for this one to bring something.
+        batcher.changed.notify_all();
+        loop {
+            let Some(lane) = state.lanes.get(&self.id) else { return Ok(()) };
+            if lane.queued == 0 && lane.running == 0 {
+                return Ok(());
+            }
+            let has_own = |queue: &Queue<E>| queue.chunks.iter().any(|chunk| chunk.lane == self.id);
+            let is_due =
+                |class: &usize| has_own(&state.queues[*class]) && batcher.is_due(&state, *class, self.id);
+            if let Some(class) = (0..state.queues.len()).find(is_due) {
+                let taken = batcher.take(&mut state, class, self.id);
+                drop(state);
+                batcher.run(taken, run);
+            } else {
+                let waited = batcher.changed.wait_timeout(state, POLL);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
+                if cancelled() {
+                    let message = "cancelled while a batch was waiting for its model";
+                    return Err(Error::new(ErrorKind::Cancelled, "TB0326", message));
+                }
+            }
+            state = batcher.lock();
+        }
+    }
+}
+
+impl<E, P> Drop for Lane<E, P> {
+    fn drop(&mut self) {
+        let mut state = self.batcher.lock();
+        let gone = state.lanes.remove(&self.id);
+        let mut waiting = Vec::new();
+        if gone.is_some_and(|lane| lane.queued > 0) {
+            for queue in &mut state.queues {
+                let all = std::mem::take(&mut queue.chunks).into_iter();
+                let (own, others): (VecDeque<_>, _) = all.partition(|chunk| chunk.lane == self.id);
+                queue.chunks = others;
+                queue.len -= own.iter().map(|chunk| chunk.values.len()).sum::<usize>();
+                queue.weight -= own.iter().flat_map(|chunk| chunk.weights.as_slice()).sum::<u64>();
+                waiting.push(own);
+            }
+        }
+        drop(state);
+        self.batcher.changed.notify_all();
+    }
+}

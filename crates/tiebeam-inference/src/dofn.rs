@@ -1,0 +1,554 @@
+//! [`RunInferenceDoFn`]: the step that runs a model over a PCollection.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tiebeam_core::error::{Error, Result};
+use tiebeam_core::{
+    Batch, BundleContext, DoFn, ElementContext, Failure, Meta, Output, OutputTag, SetupContext, WindowInfo,
+};
+
+use crate::batcher::{Batcher, Chunk, Lane, Piece, Run, Slots};
+use crate::batching::{Batching, LengthFn};
+use crate::call::{Caller, Meters, Refusal, Verdict};
+use crate::chain::{After, Before, Fault, PredictionOf, rescued};
+use crate::clock::Clock;
+use crate::dead_letter::{FailedInference, Letter, Stage};
+use crate::handler::{InferenceArgs, ModelHandler};
+use crate::model::{SharedModel, shared_model};
+use crate::prediction::PredictionResult;
+use crate::report;
+
+/// From this many elements on, results go on as a batch of their own.
+const FORWARD: usize = 64;
+
+/// What the user asked of a step.
+pub(crate) struct Settings {
+    pub(crate) args: InferenceArgs,
+    pub(crate) namespace: String,
+    pub(crate) identity: Arc<str>,
+    pub(crate) batching: Batching,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Where dead letters go.
+pub(crate) type FailedTag<I, P> = OutputTag<FailedInference<I, P>>;
+
+/// What all instances of one step share: handler, settings, model, batcher.
+pub(crate) struct Step<H: ModelHandler, B: Before<H::Example>, A> {
+    handler: H,
+    before: B,
+    after: A,
+    settings: Settings,
+    length: Option<(LengthFn<H::Example>, Arc<[usize]>)>,
+    batcher: Arc<Batcher<H::Example, H::Inference>>,
+    failed: Option<FailedTag<B::In, H::Inference>>,
+    held: Mutex<Option<Arc<SharedModel<H::Model>>>>,
+}
+
+impl<H: ModelHandler, B: Before<H::Example>, A> Step<H, B, A> {
+    pub(crate) fn new(
+        (handler, before, after): (H, B, A),
+        settings: Settings,
+        failed: Option<FailedTag<B::In, H::Inference>>,
+    ) -> Self {
+        let length = handler.length_fn().map(|length| (length, settings.batching.boundaries()));
+        let classes = length.as_ref().map_or(1, |(_, boundaries)| boundaries.len() + 1);
+        let batcher = Batcher::new(&settings.batching, classes, settings.clock.clone());
+        Step { handler, before, after, settings, length, batcher, failed, held: Mutex::new(None) }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Arc<SharedModel<H::Model>>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn model(&self) -> Result<Arc<SharedModel<H::Model>>> {
+        shared_model(&self.handler, &self.settings.identity, &*self.settings.clock)
+    }
+
+    /// Loads the model before anything is read, and keeps it until [`release`](Step::release).
+    pub(crate) fn preflight(&self) -> Result<()> {
+        let model = self.model()?;
+        *self.held() = Some(model);
+        Ok(())
+    }
+
+    /// The run is over: the model goes when no other step has it.
+    pub(crate) fn release(&self) {
+        let model = self.held().take();
+        drop(model);
+    }
+
+    /// Examples in chunks of one length class, with their slots and, where they count, their weights.
+    fn chunks(&self, examples: Vec<H::Example>, first: usize) -> Vec<Chunk<H::Example>> {
+        let weigh = |examples: &[H::Example]| match self.settings.batching.max_batch_weight {
+            Some(_) => examples.iter().map(|example| self.handler.element_size(example)).collect(),
+            None => Vec::new(),
+        };
+        let Some((length, boundaries)) = &self.length else {
+            let weights = weigh(&examples);
+            return vec![Chunk { slots: Slots::From(first), values: examples, weights, class: 0 }];
+        };
+        let mut classes: BTreeMap<usize, (Vec<usize>, Vec<H::Example>)> = BTreeMap::new();
+        for (slot, example) in (first..).zip(examples) {
+            let length = length(&example);
+            let (slots, values) =
+                classes.entry(boundaries.partition_point(|boundary| *boundary < length)).or_default();
+            slots.push(slot);
+            values.push(example);
+        }
+        let chunk = |(class, (slots, values)): (usize, (Vec<usize>, Vec<H::Example>))| {
+            let weights = weigh(&values);
+            Chunk { slots: Slots::Each(slots), values, weights, class }
+        };
+        classes.into_iter().map(chunk).collect()
+    }
+}
+
+/// Elements whose results are awaited, with all that did not travel to the model.
+struct Awaited<I> {
+    /// The slot of the first one.
+    first: usize,
+    left: usize,
+    carried: Carried,
+    /// What the examples were made of, where that must be remembered.
+    origins: VecDeque<I>,
+}
+
+enum Carried {
+    Uniform(WindowInfo),
+    Each(std::vec::IntoIter<WindowInfo>),
+}
+
+/// Runs a model over elements. Made by [`RunInference`](crate::RunInference).
+pub struct RunInferenceDoFn<H: ModelHandler, B: Before<H::Example>, A> {
+    step: Arc<Step<H, B, A>>,
+    /// The step's full path.
+    name: String,
+    model: Option<Arc<SharedModel<H::Model>>>,
+    meters: Option<Meters>,
+    lane: Option<Lane<H::Example, H::Inference>>,
+    awaited: VecDeque<Awaited<B::In>>,
+    next_slot: usize,
+    /// Pieces that came back before the ones in front of them, by their first slot.
+    early: BTreeMap<usize, Piece<H::Example, H::Inference>>,
+    /// This instance's copy of the model's id, so that threads do not share one count of references.
+    model_id: Arc<str>,
+}
+
+impl<H: ModelHandler, B: Before<H::Example>, A> RunInferenceDoFn<H, B, A> {
+    pub(crate) fn new(step: Arc<Step<H, B, A>>) -> Self {
+        RunInferenceDoFn {
+            step,
+            name: String::new(),
+            model: None,
+            meters: None,
+            lane: None,
+            awaited: VecDeque::new(),
+            next_slot: 0,
+            early: BTreeMap::new(),
+            model_id: "".into(),
+        }
+    }
+}
+
+impl<H: ModelHandler, B: Before<H::Example>, A> Clone for RunInferenceDoFn<H, B, A> {
+    fn clone(&self) -> Self {
+        RunInferenceDoFn::new(self.step.clone())
+    }
+}
+
+/// Inputs made ready for the model.
+struct Ready<E, I> {
+    examples: Vec<E>,
+    /// What they were made of, where that is kept.
+    origins: VecDeque<I>,
+    /// The places in the incoming batch of those that were refused, ascending.
+    refused: Vec<usize>,
+}
+
+fn not_set_up() -> Error {
+    Error::internal("RunInference ran without its set-up")
+}
+
+impl<H, B, A> RunInferenceDoFn<H, B, A>
+where
+    H: ModelHandler,
+    B: Before<H::Example>,
+    A: After<PredictionOf<H>>,
+{
+    /// The element goes to the dead letters; without those, the bundle ends.
+    fn refuse(
+        &self,
+        (element, inference): (B::In, Option<H::Inference>),
+        fault: Fault,
+        attempts: u32,
+        info: &WindowInfo,
+        out: &mut Output<A::Out>,
+    ) -> Result<()> {
+        let Some(tag) = &self.step.failed else { return Err(fault.into_error(&self.name)) };
+        let windows: Vec<String> =
+            info.windows.as_slice().iter().map(|window| format!("{window:?}")).collect();
+        let mut failure = Failure::of(&fault.label(), &fault.error);
+        failure.stage = fault.label();
+        failure.attempts = attempts;
+        let letter = Letter {
+            inference,
+            stage: fault.stage,
+            model_id: self.model_id.clone(),
+            event_time: info.timestamp,
+            window: windows.join(", "),
+            failure,
+        };
+        out.emit_to_with(tag, FailedInference { element, letter }, info);
+        Ok(())
+    }
+
+    /// Runs the preprocess steps and the handler's check.
+    fn prepare(
+        &self,
+        inputs: Vec<B::In>,
+        meta: &Meta,
+        out: &mut Output<A::Out>,
+    ) -> Result<Ready<H::Example, B::In>> {
+        let mut ready = Ready { examples: Vec::new(), origins: VecDeque::new(), refused: Vec::new() };
+        let at = Cell::new(0);
+        match B::untouched(inputs) {
+            Ok(examples) => ready.examples = examples,
+            Err(inputs) if self.step.failed.is_none() => {
+                let run = |input| {
+                    self.step.before.run(input, &at, 0).map_err(|error| {
+                        Fault { stage: Stage::Preprocess, index: at.get(), error }.into_error(&self.name)
+                    })
+                };
+                ready.examples = inputs.into_iter().map(run).collect::<Result<_>>()?;
+            }
+            Err(inputs) => {
+                ready.examples.reserve(inputs.len());
+                for (place, input) in inputs.into_iter().enumerate() {
+                    let kept = input.clone();
+                    match rescued(Stage::Preprocess, &at, || self.step.before.run(input, &at, 0)) {
+                        Ok(example) => {
+                            ready.examples.push(example);
+                            ready.origins.push_back(kept);
+                        }
+                        Err(fault) => {
+                            self.refuse((kept, None), fault, 1, meta.get(place), out)?;
+                            ready.refused.push(place);
+                        }
+                    }
+                }
+            }
+        }
+        self.check(&mut ready, meta, out)?;
+        Ok(ready)
+    }
+
+    /// Takes out the examples that the handler's check refuses.
+    fn check(
+        &self,
+        ready: &mut Ready<H::Example, B::In>,
+        meta: &Meta,
+        out: &mut Output<A::Out>,
+    ) -> Result<()> {
+        let model = self.model.as_ref().ok_or_else(not_set_up)?.any();
+        let check = |example: &H::Example| self.step.handler.check_example(example, model);
+        if ready.examples.iter().all(|example| check(example).is_ok()) {
+            return Ok(());
+        }
+        let total = ready.examples.len() + ready.refused.len();
+        let mut refused_before = std::mem::take(&mut ready.refused).into_iter().peekable();
+        let mut examples = std::mem::take(&mut ready.examples).into_iter();
+        let mut origins = std::mem::take(&mut ready.origins).into_iter();
+        for place in 0..total {
+            if refused_before.next_if_eq(&place).is_some() {
+                ready.refused.push(place);
+                continue;
+            }
+            let (Some(example), origin) = (examples.next(), origins.next()) else { break };
+            match check(&example) {
+                Ok(()) => {
+                    ready.examples.push(example);
+                    ready.origins.extend(origin);
+                }
+                Err(error) => {
+                    let fault = Fault { stage: Stage::Inference, index: 0, error };
+                    if self.step.failed.is_none() {
+                        return Err(fault.into_error(&self.name));
+                    }
+                    let element = B::origin(origin, example).ok_or_else(not_kept)?;
+                    self.refuse((element, None), fault, 0, meta.get(place), out)?;
+                    ready.refused.push(place);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands examples to the batcher, and remembers what does not travel.
+    fn push(&mut self, ready: Ready<H::Example, B::In>, meta: Meta) -> Result<()> {
+        let Ready { examples, origins, refused } = ready;
+        if examples.is_empty() {
+            return Ok(());
+        }
+        let first = self.next_slot;
+        let left = examples.len();
+        self.next_slot += left;
+        let carried = match meta {
+            Meta::Uniform(info) => Carried::Uniform(info),
+            Meta::Each(infos) if refused.is_empty() => Carried::Each(infos.into_iter()),
+            Meta::Each(infos) => {
+                let places = infos.into_iter().enumerate();
+                let kept = places.filter(|(place, _)| refused.binary_search(place).is_err());
+                Carried::Each(kept.map(|(_, info)| info).collect::<Vec<_>>().into_iter())
+            }
+        };
+        self.awaited.push_back(Awaited { first, left, carried, origins });
+        let chunks = self.step.chunks(examples, first);
+        self.with_batcher(|lane, run| {
+            lane.push(chunks, run);
+            Ok(())
+        })
+    }
+
+    /// Gives the lane, and the way to run a batch.
+    fn with_batcher(
+        &mut self,
+        call: impl FnOnce(&Lane<H::Example, H::Inference>, Run<'_, H::Example, H::Inference>) -> Result<()>,
+    ) -> Result<()> {
+        let lane = self.lane.get_or_insert_with(|| self.step.batcher.open());
+        let (Some(model), Some(meters)) = (&self.model, &self.meters) else { return Err(not_set_up()) };
+        let caller = Caller {
+            handler: &self.step.handler,
+            model,
+            args: &self.step.settings.args,
+            clock: &*self.step.settings.clock,
+            meters,
+        };
+        let isolate = self.step.failed.is_some();
+        call(lane, &mut |examples| (caller.run(examples, isolate), model.info.model_id.clone()))
+    }
+
+    /// Passes on what has come back, in the order in which it went in.
+    fn collect(&mut self, out: &mut Output<A::Out>) -> Result<()> {
+        let Some(lane) = &self.lane else { return Ok(()) };
+        for piece in lane.take_done() {
+            match (piece.slots, piece.verdict) {
+                (_, Verdict::Failed(error)) => return Err(error.at_step(&self.name)),
+                (Slots::From(first), verdict) => {
+                    self.early.insert(first, Piece { slots: Slots::From(first), verdict, ..piece });
+                }
+                (Slots::Each(slots), verdict) => self.scatter(slots, piece.examples, verdict, &piece.model),
+            }
+        }
+        while let Some(awaited) = self.awaited.front() {
+            let Some(piece) = self.early.remove(&awaited.first) else { break };
+            self.emit(piece, out)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a piece apart whose examples did not stand side by side.
+    fn scatter(
+        &mut self,
+        slots: Vec<usize>,
+        examples: Vec<H::Example>,
+        verdict: Verdict<H::Inference>,
+        model: &Arc<str>,
+    ) {
+        let each: Vec<Verdict<H::Inference>> = match verdict {
+            Verdict::All(all) => all.into_iter().map(|one| Verdict::All(vec![one])).collect(),
+            Verdict::Each(each) => each.into_iter().map(|one| Verdict::Each(vec![one])).collect(),
+            Verdict::Failed(_) => Vec::new(),
+        };
+        for ((slot, example), verdict) in slots.into_iter().zip(examples).zip(each) {
+            let (slots, model) = (Slots::From(slot), model.clone());
+            self.early.insert(slot, Piece { slots, examples: vec![example], verdict, model });
+        }
+    }
+
+    fn emit(&mut self, piece: Piece<H::Example, H::Inference>, out: &mut Output<A::Out>) -> Result<()> {
+        if *self.model_id != *piece.model {
+            self.model_id = Arc::from(&*piece.model);
+        }
+        let is_simple = A::STEPS == 0 || self.step.failed.is_none();
+        match piece.verdict {
+            Verdict::Failed(error) => Err(error.at_step(&self.name)),
+            Verdict::All(predictions) if is_simple => self.emit_all(piece.examples, predictions, out),
+            Verdict::All(predictions) => {
+                self.emit_each(piece.examples.into_iter().zip(predictions.into_iter().map(Ok)), out)
+            }
+            Verdict::Each(each) => self.emit_each(piece.examples.into_iter().zip(each), out),
+        }
+    }
+
+    /// The usual way: everything was predicted, and nothing need be remembered.
+    fn emit_all(
+        &mut self,
+        examples: Vec<H::Example>,
+        predictions: Vec<H::Inference>,
+        out: &mut Output<A::Out>,
+    ) -> Result<()> {
+        let mut left = predictions.len();
+        if let Some(meters) = &self.meters {
+            meters.num_inferences.add(left as i64);
+        }
+        let (step, name, model_id) = (&self.step, &self.name, &self.model_id);
+        let at = Cell::new(0);
+        let mut results = examples.into_iter().zip(predictions).map(|(example, inference)| {
+            let result = PredictionResult { example, inference, model_id: model_id.clone() };
+            step.after
+                .run(result, &at)
+                .map_err(|error| Fault { stage: Stage::Postprocess, index: at.get(), error }.into_error(name))
+        });
+        while left > 0 {
+            let front = self.awaited.front_mut().ok_or_else(too_many)?;
+            let n = left.min(front.left);
+            let mut results = results.by_ref().take(n);
+            match &mut front.carried {
+                Carried::Uniform(info) if n >= FORWARD => {
+                    out.forward(Batch::uniform(results.collect::<Result<_>>()?, info.clone()));
+                }
+                Carried::Uniform(info) => {
+                    results.try_for_each(|result| result.map(|result| out.emit_with(result, info)))?;
+                }
+                Carried::Each(infos) if n >= FORWARD => {
+                    let values = results.collect::<Result<_>>()?;
+                    out.forward(Batch { values, meta: Meta::Each(infos.by_ref().take(n).collect()) });
+                }
+                Carried::Each(infos) => {
+                    for (result, info) in results.zip(infos) {
+                        out.emit_with(result?, &info);
+                    }
+                }
+            }
+            front.origins.drain(..n.min(front.origins.len()));
+            front.first += n;
+            front.left -= n;
+            left -= n;
+            if front.left == 0 {
+                self.awaited.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    /// The careful way: some were refused, or a postprocess step may still refuse one.
+    fn emit_each(
+        &mut self,
+        each: impl Iterator<Item = (H::Example, Result<H::Inference, Refusal>)>,
+        out: &mut Output<A::Out>,
+    ) -> Result<()> {
+        let at = Cell::new(0);
+        for (example, verdict) in each {
+            let front = self.awaited.front_mut().ok_or_else(too_many)?;
+            let info = match &mut front.carried {
+                Carried::Uniform(info) => info.clone(),
+                Carried::Each(infos) => infos.next().ok_or_else(too_many)?,
+            };
+            let kept = front.origins.pop_front();
+            front.first += 1;
+            front.left -= 1;
+            if front.left == 0 {
+                self.awaited.pop_front();
+            }
+            let inference = match verdict {
+                Ok(inference) => inference,
+                Err(Refusal { error, attempts }) => {
+                    let fault = Fault { stage: Stage::Inference, index: 0, error };
+                    let origin = B::origin(kept, example).ok_or_else(not_kept)?;
+                    self.refuse((origin, None), fault, attempts, &info, out)?;
+                    continue;
+                }
+            };
+            if let Some(meters) = &self.meters {
+                meters.num_inferences.inc();
+            }
+            // Only a step can still fail, and only then need anything be remembered.
+            let memory = (A::STEPS > 0).then(|| (example.clone(), inference.clone()));
+            let result = PredictionResult { example, inference, model_id: self.model_id.clone() };
+            match (rescued(Stage::Postprocess, &at, || self.step.after.run(result, &at)), memory) {
+                (Ok(result), _) => out.emit_with(result, &info),
+                (Err(fault), Some((example, inference))) => {
+                    let origin = B::origin(kept, example).ok_or_else(not_kept)?;
+                    self.refuse((origin, Some(inference)), fault, 1, &info, out)?;
+                }
+                (Err(fault), None) => return Err(fault.into_error(&self.name)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn not_kept() -> Error {
+    Error::internal("an element that failed was not kept")
+}
+
+fn too_many() -> Error {
+    Error::internal("more predictions than elements that await one")
+}
+
+impl<H, B, A> DoFn for RunInferenceDoFn<H, B, A>
+where
+    H: ModelHandler,
+    B: Before<H::Example>,
+    A: After<PredictionOf<H>>,
+{
+    type In = B::In;
+    type Out = A::Out;
+
+    fn setup(&mut self, cx: &SetupContext) -> Result<()> {
+        cx.step().clone_into(&mut self.name);
+        let meters = Meters::new(cx, &self.step.settings.namespace);
+        let model = self.step.model()?;
+        if let Some(cost) = model.untold_cost() {
+            meters.loaded(cost);
+        }
+        report::used(&model.report);
+        self.model_id = Arc::from(&*model.info.model_id);
+        self.model = Some(model);
+        self.meters = Some(meters);
+        Ok(())
+    }
+
+    fn start_bundle(&mut self, _: &BundleContext<'_>, _: &mut Output<A::Out>) -> Result<()> {
+        self.lane = Some(self.step.batcher.open());
+        self.awaited.clear();
+        self.early.clear();
+        self.next_slot = 0;
+        Ok(())
+    }
+
+    fn process(&mut self, element: B::In, cx: &ElementContext<'_>, out: &mut Output<A::Out>) -> Result<()> {
+        self.process_batch(Batch::uniform(vec![element], cx.info().clone()), cx.bundle(), out)
+    }
+
+    fn process_batch(
+        &mut self,
+        batch: Batch<B::In>,
+        _: &BundleContext<'_>,
+        out: &mut Output<A::Out>,
+    ) -> Result<()> {
+        let Batch { values, meta } = batch;
+        let ready = self.prepare(values, &meta, out)?;
+        self.push(ready, meta)?;
+        self.collect(out)?;
+        out.check()
+    }
+
+    fn finish_bundle(&mut self, cx: &BundleContext<'_>, out: &mut Output<A::Out>) -> Result<()> {
+        self.with_batcher(|lane, run| lane.finish(&|| cx.is_cancelled(), run))?;
+        self.collect(out)?;
+        self.lane = None;
+        if !self.awaited.is_empty() {
+            return Err(Error::internal("elements without predictions at a bundle's end"));
+        }
+        out.check()
+    }
+
+    fn teardown(&mut self) {
+        self.lane = None;
+        self.model = None;
+    }
+}
