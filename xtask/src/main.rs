@@ -1,2 +1,45 @@
-//! The project's own tasks.
-fn main() {}
+//! The project's own tasks, as `cargo xtask TASK`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+mod conformance;
+mod fetch;
+mod tidy;
+mod yaml;
+
+const HELP: &str = "\
+cargo xtask TASK
+
+  tidy                 the house's rules: arrows between crates, sizes, error codes, documents
+  fetch [NAME...]      packages that tests and examples read, into TIEBEAM_CACHE or ~/.cache/tiebeam
+  conformance coders   our coders against Beam's standard_coders.yaml
+";
+
+/// Writes one line to standard output; a reader that has gone away is no error.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments.as_slice() {
+        ["tidy"] => tidy::run(),
+        ["fetch", names @ ..] => fetch::run(names),
+        ["conformance", "coders"] => conformance::coders(),
+        ["help" | "--help" | "-h"] | [] => {
+            say(HELP.trim_end());
+            Ok(true)
+        }
+        other => Err(format!("there is no task `{}`\n\n{}", other.join(" "), HELP.trim_end())),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            let _ = writeln!(std::io::stderr(), "error: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
