@@ -4,8 +4,12 @@ pub mod compression;
 pub mod fs;
 mod lines;
 pub mod ranges;
+pub mod read;
 pub mod sink;
+pub mod text;
 
 pub use compression::Compression;
 pub use fs::{FileMetadata, FileSystem};
 pub use ranges::{FileRange, Splitting};
+pub use read::{ReadAllFiles, ReadFiles, ReadResults};
+pub use sink::write::WriteFiles;
