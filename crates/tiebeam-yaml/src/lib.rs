@@ -2,6 +2,7 @@
 
 pub mod diagnostic;
 pub mod document;
+pub mod expression;
 pub mod source;
 mod suggest;
 pub mod template;

@@ -1,0 +1,884 @@
+//! Names and types: from the tree to code that can run on rows of one schema.
+
+use std::sync::Arc;
+
+use tiebeam_core::row::{Schema, Value};
+
+use super::builtins::{self, Function, builtin, item_type};
+use super::evaluate::{Code, FormatPiece, Op, Step};
+use super::format::Spec;
+use super::methods;
+use super::tree::{Argument, Binary, Compare, Expr, ExprKind, Piece, Program, Statement, Unary};
+use super::types::{Kind, Type, columns, show};
+use crate::diagnostic::Diagnostic;
+use crate::source::Span;
+
+/// What a program was checked to be.
+pub struct Checked {
+    pub body: Body,
+    pub result: Type,
+    /// The only thing it does is to give this column.
+    pub bare: Option<usize>,
+    pub locals: usize,
+    pub problems: Vec<Diagnostic>,
+}
+
+/// The code of a program.
+#[derive(Debug, Clone)]
+pub enum Body {
+    Value(Code),
+    Steps(Vec<Step>),
+}
+
+/// Checks `program` on rows of `schema`, which the transform called `producer` makes.
+pub fn check(program: &Program, schema: &Arc<Schema>, producer: Option<&str>) -> Checked {
+    let mut checker = Checker {
+        schema,
+        producer,
+        parameter: None,
+        locals: Vec::new(),
+        names: Vec::new(),
+        slots: 0,
+        problems: Vec::new(),
+        returns: None,
+    };
+    let (body, result) = match program {
+        Program::Columns(expr) => {
+            let (code, result) = checker.expr(expr);
+            (Body::Value(code), result)
+        }
+        Program::Lambda { parameter, body } => {
+            checker.parameter = Some(parameter.clone());
+            let (code, result) = checker.expr(body);
+            (Body::Value(code), result)
+        }
+        Program::Function { parameter, body, .. } => {
+            checker.parameter = Some(parameter.clone());
+            let (steps, ends) = checker.statements(body);
+            let fell = if ends { None } else { Some(Type::NONE) };
+            let result = match (checker.returns.take(), fell) {
+                (Some(returned), Some(fell)) => returned.join(&fell),
+                (Some(returned), None) => returned,
+                (None, fell) => fell.unwrap_or(Type::NONE),
+            };
+            (Body::Steps(steps), result)
+        }
+    };
+    let bare = match &body {
+        Body::Value(Code { op: Op::Column(index), .. }) => Some(*index),
+        _ => None,
+    };
+    Checked { body, result, bare, locals: checker.slots, problems: checker.problems }
+}
+
+#[derive(Clone)]
+struct Local {
+    name: Arc<str>,
+    slot: usize,
+    typed: Type,
+    /// Whether every way to this place assigns it.
+    certain: bool,
+}
+
+struct Checker<'a> {
+    schema: &'a Arc<Schema>,
+    producer: Option<&'a str>,
+    parameter: Option<Arc<str>>,
+    locals: Vec<Local>,
+    /// The slots of the names that a function assigns.
+    names: Vec<(Arc<str>, usize)>,
+    slots: usize,
+    problems: Vec<Diagnostic>,
+    returns: Option<Type>,
+}
+
+/// Modules and functions of Python's that people will try, with what to do instead.
+const ABSENT: [(&str, &str); 30] = [
+    ("math", "use the operators and round(), abs(), min(), max(), pow()"),
+    ("re", "use the methods of strings: find, replace, split, startswith"),
+    ("json", "read the data with ReadFromJson"),
+    ("datetime", "times are columns here"),
+    ("np", "a model's input is made by `inputs:` and ImageToTensor"),
+    ("numpy", "a model's input is made by `inputs:` and ImageToTensor"),
+    ("pd", "rows are computed one by one"),
+    ("pandas", "rows are computed one by one"),
+    ("torch", "a model's input is made by `inputs:`"),
+    ("random", "an expression gives the same value for the same row"),
+    ("time", "an expression gives the same value for the same row"),
+    ("os", "an expression sees its row only"),
+    ("sys", "an expression sees its row only"),
+    ("logging", "use LogForTesting"),
+    ("print", "use LogForTesting"),
+    ("open", "an expression sees its row only"),
+    ("eval", "write the expression itself"),
+    ("exec", "write the expression itself"),
+    ("isinstance", "columns have types; compare with `is None`"),
+    ("type", "columns have types; compare with `is None`"),
+    ("map", "use a list comprehension"),
+    ("filter", "use a list comprehension"),
+    ("zip", "index the lists: `[a[i] for i in range(len(a))]`"),
+    ("enumerate", "index the list: `[a[i] for i in range(len(a))]`"),
+    ("set", "use a list"),
+    ("dict", "write `{key: value}`"),
+    ("divmod", "use `//` and `%`"),
+    ("getattr", "write `row.name`"),
+    ("hash", "there is no hash function here"),
+    ("bytes", "write `text.encode()`"),
+];
+
+fn code(span: Span, op: Op) -> Code {
+    Code { span, op }
+}
+
+fn types(span: Span, message: impl Into<String>) -> Diagnostic {
+    Diagnostic::new("TB0205", span, message)
+}
+
+impl Checker<'_> {
+    fn problem(&mut self, problem: Diagnostic) -> (Code, Type) {
+        let span = problem.span.unwrap_or_default();
+        self.problems.push(problem);
+        (code(span, Op::Constant(Value::Null)), Type::ANY)
+    }
+
+    fn boxed(&mut self, expr: &Expr) -> (Box<Code>, Type) {
+        let (code, typed) = self.expr(expr);
+        (Box::new(code), typed)
+    }
+
+    fn expr(&mut self, expr: &Expr) -> (Code, Type) {
+        let span = expr.span;
+        let constant = |value: Value, typed: Type| (code(span, Op::Constant(value)), typed);
+        match &expr.kind {
+            ExprKind::None => constant(Value::Null, Type::NONE),
+            ExprKind::Bool(value) => constant(Value::Bool(*value), Type::BOOL),
+            ExprKind::Int(value) => constant(Value::Int64(*value), Type::INT),
+            ExprKind::Float(value) => constant(Value::Double(*value), Type::FLOAT),
+            ExprKind::Str(text) => constant(Value::String(text.clone()), Type::STR),
+            ExprKind::Bytes(bytes) => constant(Value::Bytes(bytes.clone()), Type::of(Kind::Bytes)),
+            ExprKind::Name(name) => self.name(name, span),
+            ExprKind::Format(pieces) => self.format(pieces, span),
+            ExprKind::List(items) => {
+                let mut codes = Vec::with_capacity(items.len());
+                let mut item = Type::of(Kind::Never);
+                for (i, one) in items.iter().enumerate() {
+                    let (code, typed) = self.expr(one);
+                    codes.push(code);
+                    item = if i == 0 { typed } else { item.join(&typed) };
+                }
+                (code(span, Op::List(codes)), Type::list(item))
+            }
+            ExprKind::Dict(entries) => self.dict(entries, span),
+            ExprKind::Comprehension { item, name, of, conditions } => {
+                self.comprehension(span, item, name, of, conditions)
+            }
+            ExprKind::Unary(unary, of) => self.unary(*unary, of, span),
+            ExprKind::Binary(operator, a, b) => self.binary(*operator, a, b, span),
+            ExprKind::Compare(first, rest) => self.compare(first, rest, span),
+            ExprKind::And(a, b) => {
+                let ((a, left), (b, right)) = (self.boxed(a), self.boxed(b));
+                (code(span, Op::And(a, b)), left.join(&right))
+            }
+            ExprKind::Or(a, b) => {
+                let ((a, left), (b, right)) = (self.boxed(a), self.boxed(b));
+                // The left side is only taken when it is true, so never when it is None.
+                let left = Type { nullable: left.kind == Kind::Any, ..left };
+                (code(span, Op::Or(a, b)), left.join(&right))
+            }
+            ExprKind::If { condition, then, otherwise } => {
+                let (condition, _) = self.expr(condition);
+                let ((then, left), (otherwise, right)) = (self.expr(then), self.expr(otherwise));
+                (code(span, Op::If(Box::new([condition, then, otherwise]))), left.join(&right))
+            }
+            ExprKind::Attribute(of, name, at) => self.attribute(of, name, *at, span),
+            ExprKind::Call { function, arguments } => self.call(function, arguments, span),
+            ExprKind::Index(of, index) => self.index(of, index, span),
+            ExprKind::Slice(of, bounds) => self.slice(of, bounds, span),
+        }
+    }
+
+    fn name(&mut self, name: &Arc<str>, span: Span) -> (Code, Type) {
+        if let Some(local) = self.locals.iter().rev().find(|local| local.name == *name) {
+            let (slot, typed, certain) = (local.slot, local.typed.clone(), local.certain);
+            if !certain {
+                let message = format!("`{name}` is not assigned on every way to this place");
+                return self.problem(types(span, message).help("assign it before the `if`"));
+            }
+            return (code(span, Op::Local(slot)), typed);
+        }
+        match &self.parameter {
+            Some(parameter) if parameter == name => {
+                return (code(span, Op::Row), Type::of(Kind::Row(self.schema.clone())));
+            }
+            Some(parameter) => {
+                let message = format!("unknown name `{name}`");
+                let mut problem = types(span, message);
+                if self.schema.index_of(name).is_some() {
+                    problem = problem.help(format!("a column of the row is `{parameter}.{name}`"));
+                } else if let Some(problem) = absent(name, span) {
+                    return self.problem(problem);
+                } else {
+                    let locals = self.locals.iter().map(|local| &*local.name).chain([&**parameter]);
+                    problem = problem.did_you_mean(name, locals);
+                }
+                return self.problem(problem);
+            }
+            None => {}
+        }
+        if let Some(index) = self.schema.index_of(name) {
+            return (code(span, Op::Column(index)), Type::of_field(&self.schema.fields[index].field_type));
+        }
+        if builtin(name).is_some() {
+            let message = format!("`{name}` is a function");
+            return self.problem(types(span, message).help(format!("call it: `{name}(…)`")));
+        }
+        match absent(name, span) {
+            Some(problem) => self.problem(problem),
+            None => {
+                let problem = unknown_column(name, span, self.schema, self.producer);
+                self.problem(problem)
+            }
+        }
+    }
+
+    fn format(&mut self, pieces: &[Piece], span: Span) -> (Code, Type) {
+        let pieces = pieces
+            .iter()
+            .map(|piece| match piece {
+                Piece::Text(text) => FormatPiece::Text(text.clone()),
+                Piece::Value { value, repr, format } => {
+                    let (code, typed) = self.expr(value);
+                    let spec = match Spec::parse(format) {
+                        Ok(spec) => (!format.is_empty()).then_some(spec),
+                        Err(message) => {
+                            self.problems.push(types(value.span, message));
+                            None
+                        }
+                    };
+                    if let Some(spec) = spec.as_ref().filter(|_| !repr)
+                        && let Some(sample) = sample(&typed)
+                        && let Err(raised) = spec.apply(&sample)
+                    {
+                        self.problems.push(types(value.span, raised.message));
+                    }
+                    FormatPiece::Value { value: code, repr: *repr, spec }
+                }
+            })
+            .collect();
+        (code(span, Op::Format(pieces)), Type::STR)
+    }
+
+    fn dict(&mut self, entries: &[(Expr, Expr)], span: Span) -> (Code, Type) {
+        let mut codes = Vec::with_capacity(entries.len());
+        let (mut keys, mut values) = (Type::of(Kind::Never), Type::of(Kind::Never));
+        for (i, (key, value)) in entries.iter().enumerate() {
+            let ((key, key_type), (value, value_type)) = (self.expr(key), self.expr(value));
+            codes.push((key, value));
+            keys = if i == 0 { key_type } else { keys.join(&key_type) };
+            values = if i == 0 { value_type } else { values.join(&value_type) };
+        }
+        (code(span, Op::Dict(codes)), Type::of(Kind::Dict(Box::new(keys), Box::new(values))))
+    }
+
+    fn comprehension(
+        &mut self,
+        span: Span,
+        item: &Expr,
+        name: &Arc<str>,
+        of: &Expr,
+        conditions: &[Expr],
+    ) -> (Code, Type) {
+        let (of, list) = self.boxed(of);
+        let each = match item_type(&list) {
+            Ok(each) => each,
+            Err(message) => {
+                self.problems.push(types(of.span, message));
+                Type::ANY
+            }
+        };
+        let slot = self.slot();
+        self.locals.push(Local { name: name.clone(), slot, typed: each, certain: true });
+        let conditions = conditions.iter().map(|condition| self.expr(condition).0).collect();
+        let (item, typed) = self.boxed(item);
+        self.locals.pop();
+        (code(span, Op::Comprehension { item, slot, of, conditions }), Type::list(typed))
+    }
+
+    fn slot(&mut self) -> usize {
+        self.slots += 1;
+        self.slots - 1
+    }
+
+    /// The slot of a function's name: the same on every way.
+    fn slot_of(&mut self, name: &Arc<str>) -> usize {
+        if let Some((_, slot)) = self.names.iter().find(|(known, _)| known == name) {
+            return *slot;
+        }
+        let slot = self.slot();
+        self.names.push((name.clone(), slot));
+        slot
+    }
+
+    fn unary(&mut self, unary: Unary, of: &Expr, span: Span) -> (Code, Type) {
+        let (of, typed) = self.boxed(of);
+        let number = match typed.kind {
+            Kind::Bool | Kind::Int => Type::INT,
+            Kind::Float => Type::FLOAT,
+            _ => Type::ANY,
+        };
+        let fits = typed.numeric() && !(unary == Unary::Invert && typed.kind == Kind::Float);
+        if unary != Unary::Not && !fits {
+            let sign = match unary {
+                Unary::Minus => "-",
+                Unary::Plus => "+",
+                _ => "~",
+            };
+            return self.problem(types(span, format!("`{sign}` wants a number, got {typed}")));
+        }
+        match unary {
+            Unary::Not => (code(span, Op::Not(of)), Type::BOOL),
+            Unary::Minus => (code(span, Op::Minus(of)), number),
+            Unary::Plus => (code(span, Op::Plus(of)), number),
+            Unary::Invert => (code(span, Op::Invert(of)), number),
+        }
+    }
+
+    fn binary(&mut self, operator: Binary, a: &Expr, b: &Expr, span: Span) -> (Code, Type) {
+        let exponent = &b.kind;
+        let ((left, left_type), (right, right_type)) = (self.boxed(a), self.boxed(b));
+        let typed = match (operator, exponent, &left_type.kind, &right_type.kind) {
+            (Binary::Power, ExprKind::Int(0..), Kind::Int | Kind::Bool, _) => Ok(Type::INT),
+            (Binary::Power, ExprKind::Int(_), Kind::Int | Kind::Bool, _) => Ok(Type::FLOAT),
+            _ => binary_type(operator, &left_type, &right_type),
+        };
+        match typed {
+            Ok(typed) => (code(span, Op::Binary(operator, left, right)), typed),
+            Err(message) => {
+                let mut problem = types(span, message);
+                let texts = (left_type.kind == Kind::Str, right_type.kind == Kind::Str);
+                problem = match (operator, texts) {
+                    (Binary::Modulo, (true, _)) => problem.help("format with an f-string: `f\"{name}\"`"),
+                    (Binary::Add, (true, false)) => problem.help("convert with `str()`, or use an f-string"),
+                    (_, (true, _) | (_, true)) => problem.help("convert with `int()` or `float()`"),
+                    _ => problem,
+                };
+                self.problem(problem)
+            }
+        }
+    }
+
+    fn compare(&mut self, first: &Expr, rest: &[(Compare, Expr)], span: Span) -> (Code, Type) {
+        let (first, mut left) = self.boxed(first);
+        let mut codes = Vec::with_capacity(rest.len());
+        for (compare, expr) in rest {
+            let (right_code, right) = self.expr(expr);
+            let at = right_code.span;
+            match compare {
+                Compare::Is | Compare::IsNot => {
+                    if !matches!(expr.kind, ExprKind::None | ExprKind::Bool(_)) {
+                        self.problems.push(
+                            types(at, format!("`{}` is for None, True and False", compare.sign()))
+                                .help("compare values with `==` or `!=`"),
+                        );
+                    }
+                }
+                Compare::In | Compare::NotIn => self.check_in(*compare, &left, &right, at),
+                Compare::Equal | Compare::NotEqual => {}
+                _ if ordered(&left, &right) => {}
+                _ => {
+                    let message = format!("`{}` cannot compare {left} with {right}", compare.sign());
+                    let mut problem = types(span, message);
+                    if left.kind == Kind::Str || right.kind == Kind::Str {
+                        problem = problem.help("convert with `int()` or `float()`");
+                    }
+                    self.problems.push(problem);
+                }
+            }
+            codes.push((*compare, right_code));
+            left = right;
+        }
+        (code(span, Op::Compare(first, codes)), Type::BOOL)
+    }
+
+    fn check_in(&mut self, compare: Compare, left: &Type, right: &Type, at: Span) {
+        let fits = match &right.kind {
+            Kind::Str => matches!(left.kind, Kind::Str | Kind::Any),
+            Kind::List(_) | Kind::Dict(..) | Kind::Any | Kind::Bytes => true,
+            _ => false,
+        };
+        if !fits {
+            let message = format!("`{}` cannot look for {left} in {right}", compare.sign());
+            self.problems.push(types(at, message));
+        }
+    }
+
+    fn attribute(&mut self, of: &Expr, name: &Arc<str>, at: Span, span: Span) -> (Code, Type) {
+        if let (ExprKind::Name(of), Some(parameter)) = (&of.kind, &self.parameter)
+            && of == parameter
+            && !self.locals.iter().any(|local| local.name == *of)
+        {
+            return match self.schema.index_of(name) {
+                Some(index) => {
+                    (code(span, Op::Column(index)), Type::of_field(&self.schema.fields[index].field_type))
+                }
+                None => {
+                    let problem = unknown_column(name, at, self.schema, self.producer);
+                    self.problem(problem)
+                }
+            };
+        }
+        let (of, typed) = self.boxed(of);
+        match &typed.kind {
+            Kind::Row(schema) => match schema.index_of(name) {
+                Some(index) => {
+                    let field = Type::of_field(&schema.fields[index].field_type);
+                    (code(span, Op::Field(of, index)), field)
+                }
+                None => {
+                    let problem = unknown_column(name, at, schema, None);
+                    self.problem(problem)
+                }
+            },
+            Kind::Any => (code(span, Op::Attribute(of, name.clone())), Type::ANY),
+            _ if methods::known(name) => {
+                self.problem(types(at, format!("`{name}` is a method")).help(format!("call it: `.{name}()`")))
+            }
+            _ => self.problem(types(at, format!("{typed} has no field `{name}`"))),
+        }
+    }
+
+    fn call(&mut self, function: &Expr, arguments: &[Argument], span: Span) -> (Code, Type) {
+        match &function.kind {
+            ExprKind::Attribute(of, name, _) if &**name == "Row" && is_name(of, "beam") => {
+                self.make_row(arguments, span)
+            }
+            ExprKind::Name(name) if &**name == "Row" && self.schema.index_of(name).is_none() => {
+                self.make_row(arguments, span)
+            }
+            ExprKind::Name(name) => match builtin(name) {
+                Some(builtin) => {
+                    let Some((codes, seen)) = self.bind(builtin, None, arguments, span) else {
+                        return self.any(span);
+                    };
+                    self.apply(builtin, codes, &seen, span)
+                }
+                None => {
+                    let problem = absent(name, function.span).unwrap_or_else(|| {
+                        Diagnostic::new("TB0219", function.span, format!("no function `{name}`"))
+                            .did_you_mean(name, builtins::BUILTINS.iter().map(|f| f.name))
+                    });
+                    self.problem(problem)
+                }
+            },
+            ExprKind::Attribute(of, name, at) => self.method(of, name, *at, arguments, span),
+            _ => self.problem(types(function.span, "this is no function")),
+        }
+    }
+
+    fn any(&self, span: Span) -> (Code, Type) {
+        (code(span, Op::Constant(Value::Null)), Type::ANY)
+    }
+
+    fn apply(&mut self, function: &Function, codes: Vec<Code>, seen: &[Type], span: Span) -> (Code, Type) {
+        match (function.result)(seen) {
+            Ok(typed) => (code(span, Op::Call(function.call, codes)), typed),
+            Err(message) => self.problem(types(span, message)),
+        }
+    }
+
+    fn method(
+        &mut self,
+        of: &Expr,
+        name: &Arc<str>,
+        at: Span,
+        arguments: &[Argument],
+        span: Span,
+    ) -> (Code, Type) {
+        if let (ExprKind::Str(template), "format") = (&of.kind, &**name) {
+            return self.str_format(template, arguments, span);
+        }
+        let (receiver, typed) = self.expr(of);
+        if typed.kind == Kind::Any {
+            let mut codes = vec![receiver];
+            codes.extend(arguments.iter().map(|argument| self.expr(&argument.value).0));
+            return (code(span, Op::Method(name.clone(), codes)), Type::ANY);
+        }
+        let table = methods::methods(&typed.kind);
+        match table.iter().find(|method| method.name == &**name) {
+            Some(method) => {
+                let Some((codes, seen)) = self.bind(method, Some((receiver, typed)), arguments, span) else {
+                    return self.any(span);
+                };
+                self.apply(method, codes, &seen, span)
+            }
+            None => {
+                let problem = Diagnostic::new("TB0219", at, format!("{typed} has no method `{name}`"))
+                    .did_you_mean(name, table.iter().map(|method| method.name));
+                self.problem(problem)
+            }
+        }
+    }
+
+    /// Puts arguments in the order of the parameters.
+    fn bind(
+        &mut self,
+        function: &Function,
+        receiver: Option<(Code, Type)>,
+        arguments: &[Argument],
+        span: Span,
+    ) -> Option<(Vec<Code>, Vec<Type>)> {
+        let mut bound: Vec<Option<(Code, Type)>> =
+            vec![receiver].into_iter().filter(Option::is_some).collect();
+        let mut fine = true;
+        for argument in arguments {
+            let value = self.expr(&argument.value);
+            let place = match &argument.name {
+                None => bound.len(),
+                Some((name, at)) => {
+                    match function.parameters.iter().position(|p| **p == **name && !p.is_empty()) {
+                        Some(place) => place,
+                        None => {
+                            let message = format!("{}() takes no argument `{name}`", function.name);
+                            self.problems.push(Diagnostic::new("TB0219", *at, message));
+                            fine = false;
+                            continue;
+                        }
+                    }
+                }
+            };
+            if bound.len() <= place {
+                bound.resize_with(place + 1, || None);
+            }
+            if bound[place].replace(value).is_some() {
+                let message = format!("{}() got an argument twice", function.name);
+                self.problems.push(types(argument.value.span, message));
+                fine = false;
+            }
+        }
+        let most = if function.variadic { usize::MAX } else { function.parameters.len() };
+        if fine
+            && (bound.len() < function.required
+                || bound.len() > most
+                || bound.iter().take(function.required).any(Option::is_none))
+        {
+            let own = usize::from(function.parameters.first() == Some(&""));
+            let message = match (function.required - own, most.saturating_sub(own), function.variadic) {
+                (least, _, true) => format!("{}() takes at least {least} arguments", function.name),
+                (1, 1, _) => format!("{}() takes 1 argument", function.name),
+                (least, most, _) if least == most => format!("{}() takes {least} arguments", function.name),
+                (least, most, _) => format!("{}() takes {least} to {most} arguments", function.name),
+            };
+            self.problems.push(types(span, format!("{message}, got {}", arguments.len())));
+            fine = false;
+        }
+        if !fine {
+            return None;
+        }
+        let absent = || (code(span, Op::Constant(Value::Null)), Type::of(Kind::Never));
+        Some(bound.into_iter().map(|one| one.unwrap_or_else(absent)).unzip())
+    }
+
+    /// `"{} of {name:.1f}".format(a, name=b)` is an f-string.
+    fn str_format(&mut self, template: &str, arguments: &[Argument], span: Span) -> (Code, Type) {
+        let mut pieces = Vec::new();
+        let mut next = 0;
+        let mut rest = template;
+        let bad = |message: String| types(span, message);
+        while !rest.is_empty() {
+            let at = rest.find(['{', '}']).unwrap_or(rest.len());
+            if at > 0 {
+                pieces.push(Piece::Text(rest[..at].into()));
+            }
+            rest = &rest[at..];
+            if rest.starts_with("{{") || rest.starts_with("}}") {
+                pieces.push(Piece::Text(rest[..1].into()));
+                rest = &rest[2..];
+                continue;
+            }
+            let Some(field) = rest.strip_prefix('{') else {
+                if rest.is_empty() {
+                    break;
+                }
+                return self.problem(bad("a single `}` in a format".to_owned()));
+            };
+            let Some((field, after)) = field.split_once('}') else {
+                return self.problem(bad("`{` without its `}` in a format".to_owned()));
+            };
+            rest = after;
+            let (name, format) = field.split_once(':').unwrap_or((field, ""));
+            let (name, conversion) = name.split_once('!').unwrap_or((name, "s"));
+            let found = match name.parse::<usize>() {
+                Ok(place) => arguments.iter().filter(|a| a.name.is_none()).nth(place),
+                Err(_) if name.is_empty() => {
+                    next += 1;
+                    arguments.iter().filter(|a| a.name.is_none()).nth(next - 1)
+                }
+                Err(_) => arguments.iter().find(|a| a.name.as_ref().is_some_and(|(n, _)| **n == *name)),
+            };
+            let Some(argument) = found else {
+                return self.problem(bad(format!("format() has no argument for `{{{field}}}`")));
+            };
+            let value = argument.value.clone();
+            pieces.push(Piece::Value { value, repr: conversion == "r", format: format.into() });
+        }
+        self.format(&pieces, span)
+    }
+
+    fn make_row(&mut self, arguments: &[Argument], span: Span) -> (Code, Type) {
+        let mut codes = Vec::new();
+        let mut fields: Vec<(Arc<str>, tiebeam_core::row::FieldType)> = Vec::new();
+        for argument in arguments {
+            let (value, typed) = self.expr(&argument.value);
+            let name = match (&argument.name, &argument.value.kind) {
+                (Some((name, _)), _) => name.clone(),
+                (None, ExprKind::Attribute(_, name, _)) => name.clone(),
+                (None, ExprKind::Name(name)) => name.clone(),
+                _ => {
+                    let problem = types(argument.value.span, "a field of a row needs a name");
+                    return self.problem(problem.help("write `beam.Row(name=…)`"));
+                }
+            };
+            let Some(field) = typed.to_field() else {
+                let message = format!("the type of field `{name}` cannot be told: {typed}");
+                return self.problem(Diagnostic::new("TB0223", argument.value.span, message));
+            };
+            if fields.iter().any(|(other, _)| *other == name) {
+                return self.problem(types(argument.value.span, format!("field `{name}` comes twice")));
+            }
+            fields.push((name, field));
+            codes.push(value);
+        }
+        let schema = Arc::new(Schema::of(fields));
+        (code(span, Op::MakeRow(schema.clone(), codes)), Type::of(Kind::Row(schema)))
+    }
+
+    fn index(&mut self, of: &Expr, index: &Expr, span: Span) -> (Code, Type) {
+        let ((of, typed), (at, at_type)) = (self.boxed(of), self.boxed(index));
+        let integer = matches!(at_type.kind, Kind::Int | Kind::Bool | Kind::Any);
+        let result = match (&typed.kind, &index.kind) {
+            (Kind::Any, _) => Type::ANY,
+            (Kind::Dict(_, value), _) => (**value).clone(),
+            (Kind::Str, _) if integer => Type::STR,
+            (Kind::Bytes, _) if integer => Type::INT,
+            (Kind::List(item), _) if integer => (**item).clone(),
+            (Kind::Row(schema), ExprKind::Int(at)) => {
+                match usize::try_from(*at).ok().and_then(|at| schema.fields.get(at)) {
+                    Some(field) => Type::of_field(&field.field_type),
+                    None => return self.problem(types(index.span, format!("the row has no column at {at}"))),
+                }
+            }
+            (Kind::Row(_), ExprKind::Str(name)) => {
+                let problem = types(span, "a row is not indexed by names");
+                return self.problem(problem.help(format!("write `.{name}`")));
+            }
+            _ => return self.problem(types(span, format!("{typed} cannot be indexed by {at_type}"))),
+        };
+        (code(span, Op::Index(of, at)), result)
+    }
+
+    fn slice(&mut self, of: &Expr, bounds: &[Option<Box<Expr>>; 3], span: Span) -> (Code, Type) {
+        let (of, typed) = self.boxed(of);
+        let mut codes = [None, None, None];
+        for (slot, bound) in codes.iter_mut().zip(bounds) {
+            let Some(bound) = bound else { continue };
+            let (code, seen) = self.expr(bound);
+            if !matches!(seen.kind, Kind::Int | Kind::Bool | Kind::Any | Kind::Never) {
+                self.problems.push(types(bound.span, format!("a slice is bounded by integers, got {seen}")));
+            }
+            *slot = Some(code);
+        }
+        let result = match &typed.kind {
+            Kind::Str => Type::STR,
+            Kind::Bytes | Kind::List(_) => Type { nullable: false, ..typed },
+            Kind::Any => Type::ANY,
+            _ => return self.problem(types(span, format!("{typed} cannot be sliced"))),
+        };
+        (code(span, Op::Slice(of, Box::new(codes))), result)
+    }
+
+    /// The steps, and whether they always end in `return` or `raise`.
+    fn statements(&mut self, statements: &[Statement]) -> (Vec<Step>, bool) {
+        let mut steps = Vec::with_capacity(statements.len());
+        let mut ends = false;
+        for statement in statements {
+            match statement {
+                Statement::Assign { name, value } => {
+                    let (code, typed) = self.expr(value);
+                    let slot = match self.locals.iter_mut().find(|local| local.name == *name) {
+                        Some(local) => {
+                            (local.typed, local.certain) = (typed, true);
+                            local.slot
+                        }
+                        None => {
+                            let slot = self.slot_of(name);
+                            self.locals.push(Local { name: name.clone(), slot, typed, certain: true });
+                            slot
+                        }
+                    };
+                    steps.push(Step::Assign(slot, code));
+                }
+                Statement::Return(value) => {
+                    let (code, typed) = self.expr(value);
+                    self.returns = Some(match self.returns.take() {
+                        Some(before) => before.join(&typed),
+                        None => typed,
+                    });
+                    steps.push(Step::Return(code));
+                    ends = true;
+                }
+                Statement::Raise { exception, message, span } => {
+                    let message = message.as_ref().map(|message| self.expr(message).0);
+                    steps.push(Step::Raise(exception.clone(), message, *span));
+                    ends = true;
+                }
+                Statement::If { condition, then, otherwise } => {
+                    let (condition, _) = self.expr(condition);
+                    let before = self.locals.clone();
+                    let (then, then_ends) = self.statements(then);
+                    let after_then = std::mem::replace(&mut self.locals, before);
+                    let (otherwise, otherwise_ends) = self.statements(otherwise);
+                    self.merge(after_then, then_ends, otherwise_ends);
+                    steps.push(Step::If(condition, then, otherwise));
+                    ends = ends || (then_ends && otherwise_ends);
+                }
+            }
+        }
+        (steps, ends)
+    }
+
+    /// What is known after an `if`: both ways together, but for a way that never comes here.
+    fn merge(&mut self, then: Vec<Local>, then_ends: bool, otherwise_ends: bool) {
+        if otherwise_ends {
+            self.locals = then;
+            return;
+        }
+        if then_ends {
+            return;
+        }
+        for other in &mut self.locals {
+            other.certain &= then.iter().any(|local| local.name == other.name);
+        }
+        for local in then {
+            match self.locals.iter_mut().find(|other| other.name == local.name) {
+                Some(other) => {
+                    other.typed = other.typed.join(&local.typed);
+                    other.certain &= local.certain;
+                }
+                None => self.locals.push(Local { certain: false, ..local }),
+            }
+        }
+    }
+}
+
+fn is_name(expr: &Expr, wanted: &str) -> bool {
+    matches!(&expr.kind, ExprKind::Name(name) if &**name == wanted)
+}
+
+fn absent(name: &str, span: Span) -> Option<Diagnostic> {
+    let (_, instead) = ABSENT.iter().find(|(absent, _)| *absent == name)?;
+    Some(Diagnostic::new("TB0219", span, format!("`{name}` is not available in expressions")).help(*instead))
+}
+
+/// A column that the rows do not have.
+pub fn unknown_column(name: &str, span: Span, schema: &Schema, producer: Option<&str>) -> Diagnostic {
+    let mut problem = Diagnostic::new("TB0204", span, format!("unknown column `{name}`"));
+    if let Some(producer) = producer {
+        problem = problem.label(format!("not produced by `{producer}`"));
+    }
+    problem
+        .note(format!("columns here: {}", columns(schema)))
+        .did_you_mean(name, schema.fields.iter().map(|field| &*field.name))
+}
+
+/// A value of a type, to see whether a format suits it.
+fn sample(typed: &Type) -> Option<Value> {
+    match typed.kind {
+        Kind::Int => Some(Value::Int64(1)),
+        Kind::Float => Some(Value::Double(1.5)),
+        Kind::Str => Some(Value::String("".into())),
+        _ => None,
+    }
+}
+
+fn ordered(a: &Type, b: &Type) -> bool {
+    let known = |t: &Type| !matches!(t.kind, Kind::Any | Kind::Never);
+    !known(a)
+        || !known(b)
+        || (a.numeric() && b.numeric())
+        || matches!(
+            (&a.kind, &b.kind),
+            (Kind::Str, Kind::Str) | (Kind::Bytes, Kind::Bytes) | (Kind::List(_), Kind::List(_))
+        )
+}
+
+/// The type that an operator gives for two types.
+///
+/// # Errors
+/// When it has no meaning for them.
+pub fn binary_type(operator: Binary, a: &Type, b: &Type) -> Result<Type, String> {
+    let wrong = || Err(format!("`{}` has no meaning for {a} and {b}", operator.sign()));
+    if a.kind == Kind::Any || b.kind == Kind::Any {
+        return Ok(Type::ANY);
+    }
+    if a.numeric() && b.numeric() {
+        let floats = a.kind == Kind::Float || b.kind == Kind::Float;
+        let logical = a.kind == Kind::Bool && b.kind == Kind::Bool;
+        return match operator {
+            Binary::Divide => Ok(Type::FLOAT),
+            Binary::BitAnd | Binary::BitOr | Binary::BitXor if logical => Ok(Type::BOOL),
+            Binary::BitAnd | Binary::BitOr | Binary::BitXor | Binary::ShiftLeft | Binary::ShiftRight
+                if floats =>
+            {
+                wrong()
+            }
+            _ if floats => Ok(Type::FLOAT),
+            // An integer, or a float where the exponent is negative.
+            Binary::Power => Ok(Type::ANY),
+            _ => Ok(Type::INT),
+        };
+    }
+    match (operator, &a.kind, &b.kind) {
+        (Binary::Add, Kind::Str, Kind::Str) => Ok(Type::STR),
+        (Binary::Add, Kind::Bytes, Kind::Bytes) => Ok(Type::of(Kind::Bytes)),
+        (Binary::Add, Kind::List(x), Kind::List(y)) => Ok(Type::list(x.join(y))),
+        (Binary::Multiply, Kind::Str | Kind::Bytes | Kind::List(_), Kind::Int | Kind::Bool) => {
+            Ok(Type { nullable: false, ..a.clone() })
+        }
+        (Binary::Multiply, Kind::Int | Kind::Bool, Kind::Str | Kind::Bytes | Kind::List(_)) => {
+            Ok(Type { nullable: false, ..b.clone() })
+        }
+        _ => wrong(),
+    }
+}
+
+/// Tells that a type has no column, and how to give one.
+pub fn untold(typed: &Type, span: Span) -> Diagnostic {
+    let message = match typed.kind {
+        Kind::Never => "the value is always None, so it has no type".to_owned(),
+        _ => format!("the type of this value cannot be told before the run: {typed}"),
+    };
+    Diagnostic::new("TB0223", span, message)
+        .help("give it: `{expression: …, output_type: string}`; types are integer, number, string, boolean, bytes, array, object")
+}
+
+/// Whether a value of type `seen` may ever be one of `wanted`.
+pub fn may_become(seen: &Type, wanted: &tiebeam_core::row::FieldType) -> Result<(), String> {
+    let target = Type::of_field(wanted);
+    let fits = match (&seen.kind, &target.kind) {
+        (Kind::Any | Kind::Never, _) | (_, Kind::Any) => true,
+        (Kind::Int, Kind::Float) => true,
+        (Kind::Dict(..), Kind::Row(_)) | (Kind::Row(_), Kind::Row(_) | Kind::Dict(..)) => true,
+        (Kind::List(item), Kind::List(_)) => match item.to_field() {
+            Some(_) => match &wanted.kind {
+                tiebeam_core::row::TypeKind::Array(of) | tiebeam_core::row::TypeKind::Iterable(of) => {
+                    return may_become(item, of);
+                }
+                _ => false,
+            },
+            None => true,
+        },
+        (Kind::Dict(..), Kind::Dict(..)) => true,
+        (a, b) => a == b,
+    };
+    if fits { Ok(()) } else { Err(format!("the value is {seen}, not the declared {}", show(wanted))) }
+}
