@@ -168,6 +168,7 @@ pub struct TypedEdge<T> {
 
 impl<T: Element> TypedEdge<T> {
     /// An edge of `T` that travels by `coder`.
+    #[allow(clippy::new_ret_no_self)] // nobody wants one with its type
     pub fn new(coder: Coder<T>) -> Arc<dyn EdgeType> {
         Arc::new(TypedEdge { coder })
     }

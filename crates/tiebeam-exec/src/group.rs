@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tiebeam_core::coder::{Coder, Nesting};
+use tiebeam_core::coder::{Coder, Nesting, Reader};
 use tiebeam_core::iterable::{Iterable, iterable_coder};
-use tiebeam_core::{Batch, Element, Meta, Receiver, Result, WindowInfo};
+use tiebeam_core::{Batch, Element, Error, ErrorKind, Meta, Receiver, Result, WindowInfo};
 
 use crate::edge::{AnyReceiver, EdgeType, TypedEdge};
 
@@ -62,6 +62,12 @@ pub trait GroupType: Send + Sync {
     fn grouped_edge(&self) -> Arc<dyn EdgeType>;
     /// Whether equal keys have equal encodings; if not, the pipeline is refused.
     fn key_is_deterministic(&self) -> bool;
+    /// A key that was encoded in nested context (as workers ask for side inputs), encoded in outer context (as groups are
+    /// kept).
+    ///
+    /// # Errors
+    /// When the bytes are no such key.
+    fn outer_key(&self, nested: Bytes) -> Result<Vec<u8>>;
 }
 
 /// The grouping of `(K, V)`.
@@ -106,6 +112,19 @@ impl<K: Element, V: Element> GroupType for TypedGroup<K, V> {
 
     fn key_is_deterministic(&self) -> bool {
         self.key.is_deterministic()
+    }
+
+    fn outer_key(&self, nested: Bytes) -> Result<Vec<u8>> {
+        let mut reader = Reader::new(nested);
+        let key = self.key.decode(&mut reader, Nesting::Nested)?;
+        if !reader.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InvalidData,
+                "TB0105",
+                format!("{} bytes left over after a key", reader.remaining()),
+            ));
+        }
+        self.key.to_bytes(&key)
     }
 }
 

@@ -23,7 +23,8 @@ pub enum Access {
     Multimap,
 }
 
-type Open = dyn Fn(&Arc<dyn Harness>, &str, &Window) -> Result<Arc<dyn Any + Send + Sync>> + Send + Sync;
+type AnyValue = Arc<dyn Any + Send + Sync>;
+type Open = dyn Fn(&Arc<dyn Harness>, &str, &Window) -> Result<AnyValue> + Send + Sync;
 
 /// A side input of a step.
 #[derive(Clone)]
@@ -165,7 +166,7 @@ fn as_written<T: Element>(own: &Coder<T>, spec: &CoderSpec) -> Result<Coder<T>> 
 pub struct SideInputCache {
     specs: Arc<[SideInputSpec]>,
     harness: Arc<dyn Harness>,
-    opened: Mutex<HashMap<(Arc<str>, Window), Arc<dyn Any + Send + Sync>>>,
+    opened: Mutex<HashMap<(Arc<str>, Window), AnyValue>>,
 }
 
 impl SideInputCache {

@@ -215,10 +215,13 @@ pub struct StepStats {
     pub nanos: Vec<(Arc<str>, u64)>,
 }
 
+/// A step, its operator's instance, and the nanoseconds spent in it.
+type WiredNode = (Arc<str>, Arc<Mutex<dyn Node>>, Arc<AtomicU64>);
+
 /// One wired instance of a stage. Used by one thread at a time.
 pub struct Stage {
     name: Arc<str>,
-    nodes: Vec<(Arc<str>, Arc<Mutex<dyn Node>>, Arc<AtomicU64>)>,
+    nodes: Vec<WiredNode>,
     roots: HashMap<EdgeId, AnyReceiver>,
     counts: Vec<(EdgeId, Arc<AtomicU64>)>,
     metrics: MetricCells,

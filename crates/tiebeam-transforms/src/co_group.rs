@@ -42,7 +42,6 @@ pub fn co_group_by_key<K: Element, A: Element, B: Element>(
 }
 
 /// The values of each key in any of three PCollections.
-#[allow(clippy::type_complexity)]
 pub fn co_group_by_key3<K: Element, A: Element, B: Element, C: Element>(
     second: &PCollection<(K, B)>,
     third: &PCollection<(K, C)>,

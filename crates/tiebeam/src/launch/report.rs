@@ -1,0 +1,122 @@
+//! `--report`: what a job did, as JSON.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use tiebeam_core::Error;
+use tiebeam_core::metrics::MetricValue;
+use tiebeam_graph::Arity;
+use tiebeam_runner::{JobStatus, MetricEntry, Progress, StepReport};
+
+/// The report of a job that ended, or of one that failed with `error`.
+pub fn report_json(job: &str, progress: &Progress, outcome: Result<JobStatus, &Error>) -> Value {
+    let steps = progress.steps();
+    let metrics = progress.metrics();
+    let mut report = json!({
+        "job": job,
+        "runner": "embedded",
+        "status": match outcome {
+            Ok(JobStatus::Done) => "done",
+            Ok(JobStatus::Drained) => "drained",
+            Err(_) => "failed",
+        },
+        "seconds": progress.elapsed().as_secs_f64(),
+        "stages": steps.iter().map(step).collect::<Vec<_>>(),
+        "models": models(),
+        "sinks": sinks(&metrics),
+        "metrics": metrics.iter().map(metric).collect::<Vec<_>>(),
+    });
+    if let (Err(error), Some(report)) = (outcome, report.as_object_mut()) {
+        report.insert("error".to_owned(), error_json(error));
+    }
+    report
+}
+
+fn step(step: &StepReport) -> Value {
+    json!({
+        "step": &*step.step,
+        "in": step.elements_in,
+        "out": step.elements_out,
+        "dead": step.dead,
+        "filtered": step.filtered,
+        "dropped_late": step.dropped_late,
+        "retries": step.retries,
+        "seconds": step.busy.as_secs_f64(),
+        "one_to_one": step.arity != Arity::Any,
+    })
+}
+
+fn error_json(error: &Error) -> Value {
+    json!({
+        "code": error.code(),
+        "kind": format!("{:?}", error.kind()),
+        "step": error.step(),
+        "message": error.message(),
+        "causes": error.causes(),
+        "help": error.help(),
+        "source": error.place().map(ToString::to_string),
+    })
+}
+
+#[cfg(feature = "inference")]
+fn models() -> Vec<Value> {
+    tiebeam_inference::report::models()
+        .iter()
+        .map(|model| {
+            json!({
+                "id": &*model.id,
+                "handler": model.handler,
+                "uri": model.uri,
+                "sha256": model.sha256,
+                "bytes": model.bytes,
+                "copies": model.copies,
+                "loads": model.loads,
+                "swaps": model.swaps,
+                "failed_swaps": model.failed_swaps,
+                "batch_ceiling": model.batch_ceiling,
+            })
+        })
+        .collect()
+}
+
+#[cfg(not(feature = "inference"))]
+fn models() -> Vec<Value> {
+    Vec::new()
+}
+
+/// Sinks count under the namespace `sink`.
+fn sinks(metrics: &[MetricEntry]) -> Vec<Value> {
+    let mut sinks: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+    for (key, value) in metrics.iter().filter(|(key, _)| &*key.namespace == "sink") {
+        if let MetricValue::Counter(n) = value {
+            // A sink writes and commits in steps of its own: the composite is what a user named.
+            let name = key.step.rsplit_once('/').map_or(&*key.step, |(parent, _)| parent);
+            sinks.entry(name).or_default().insert(key.name.to_string(), json!(n));
+        }
+    }
+    let named = sinks.into_iter().map(|(name, mut counts)| {
+        counts.insert("name".to_owned(), json!(name));
+        for count in ["files", "records"] {
+            counts.entry(count).or_insert(json!(0));
+        }
+        Value::Object(counts)
+    });
+    named.collect()
+}
+
+fn metric((key, value): &MetricEntry) -> Value {
+    let mut entry = json!({ "step": &*key.step, "namespace": &*key.namespace, "name": &*key.name });
+    let (kind, value) = match value {
+        MetricValue::Counter(n) => ("counter", json!(n)),
+        MetricValue::Gauge(n) => ("gauge", json!(n)),
+        MetricValue::Distribution(d) => (
+            "distribution",
+            json!({ "count": d.count, "sum": d.sum, "min": d.min, "max": d.max, "mean": d.mean() }),
+        ),
+    };
+    if let Some(entry) = entry.as_object_mut() {
+        entry.insert("kind".to_owned(), json!(kind));
+        entry.insert("value".to_owned(), value);
+    }
+    entry
+}

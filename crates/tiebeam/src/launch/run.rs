@@ -1,0 +1,104 @@
+//! Running a graph as the flags say, and the verdict.
+
+use std::sync::Arc;
+
+use tiebeam_core::{Error, ErrorKind, Result};
+use tiebeam_graph::Graph;
+use tiebeam_runner::{CancelToken, EmbeddedRunner, JobReport, JobStatus, Progress, RunnerOptions};
+
+use super::exit::{Exit, print_error, to_stderr};
+use super::flags::{ProgressMode, RunFlags, RunnerKind};
+use super::progress::{Shown, thousands};
+use super::report::report_json;
+use super::signals::Listening;
+
+/// What is run.
+pub struct Job {
+    /// Its name in reports.
+    pub name: String,
+    /// The pipeline.
+    pub graph: Arc<Graph>,
+    /// Where its output is, for the verdict.
+    pub outputs: Vec<String>,
+}
+
+/// Runs a job to its end: signals, progress, report, verdict. Everything it says goes to stderr.
+pub fn run(job: &Job, flags: &RunFlags) -> Exit {
+    let RunnerKind::Embedded = flags.runner;
+    let progress = Progress::new(job.graph.clone());
+    let cancel = CancelToken::default();
+    let listening = Listening::start(cancel.clone(), flags.drain_timeout);
+    let mut options = RunnerOptions::default().with_cancel(cancel);
+    if let Some(threads) = flags.threads {
+        options = options.with_threads(threads.get());
+    }
+    let shown = Shown::start(flags.progress, progress.clone());
+    let result = EmbeddedRunner::new(options).run_with_progress(&job.graph, &progress);
+    drop(shown);
+    let written = write_report(job, flags, &progress, &result);
+    let exit = verdict(job, flags, &result, listening.last());
+    match written {
+        Ok(()) => exit,
+        Err(error) => {
+            print_error(&error);
+            if exit == Exit::Ok { Exit::OutputUnusable } else { exit }
+        }
+    }
+}
+
+fn write_report(job: &Job, flags: &RunFlags, progress: &Progress, result: &Result<JobReport>) -> Result<()> {
+    let Some(path) = &flags.report else { return Ok(()) };
+    let outcome = result.as_ref().map(|report| report.status);
+    let text = format!("{:#}\n", report_json(&job.name, progress, outcome));
+    std::fs::write(path, text).map_err(|error| {
+        Error::new(ErrorKind::Output, "TB0520", format!("the report {} cannot be written", path.display()))
+            .with_source(error)
+    })
+}
+
+fn verdict(job: &Job, flags: &RunFlags, result: &Result<JobReport>, signal: u8) -> Exit {
+    let report = match result {
+        Ok(report) => report,
+        Err(error) if error.kind() == ErrorKind::Cancelled => {
+            to_stderr("cancelled: no output was committed\n");
+            return if signal == 0 { Exit::JobFailed } else { Exit::Signal(signal) };
+        }
+        Err(error) => {
+            print_error(error);
+            return Exit::of(error);
+        }
+    };
+    let dead = report.dead_letters();
+    if flags.progress != ProgressMode::None {
+        let word = if report.status == JobStatus::Drained { "drained" } else { "done" };
+        let mut text = format!("{word} in {:.2} s", report.elapsed.as_secs_f64());
+        let records = report.counter("sink", "records");
+        if records > 0 {
+            text += &format!(", {} records written", thousands(records.unsigned_abs()));
+        }
+        if dead > 0 {
+            text += &format!(", {} dead letters", thousands(dead));
+        }
+        if !job.outputs.is_empty() {
+            text += &format!(" to {}", job.outputs.join(", "));
+        }
+        text.push('\n');
+        for step in report.steps.iter().filter(|step| step.arity != tiebeam_graph::Arity::Any) {
+            let accounted = step.elements_out + step.dead + step.filtered + step.dropped_late;
+            if accounted != step.elements_in {
+                text += &format!(
+                    "warning: {} took {} elements and accounts for {accounted}\n",
+                    step.step, step.elements_in
+                );
+            }
+        }
+        to_stderr(&text);
+    }
+    match flags.max_dead_letters {
+        Some(most) if dead > most => {
+            to_stderr(&format!("error[TB0521]: {dead} dead letters are more than the {most} allowed\n"));
+            Exit::TooManyDeadLetters
+        }
+        _ => Exit::Ok,
+    }
+}
