@@ -178,7 +178,8 @@ impl ModelFile {
             return Err(model_error("TB0331", &self.name, "not an ONNX model: there is no graph in it"));
         };
         if self.proto.opset_import.is_empty() {
-            let what = "it does not say which version of ONNX's operators it needs: cut off, or written by format 2";
+            let what =
+                "it does not say which version of ONNX's operators it needs: cut off, or written by format 2";
             return invalid(what.to_owned());
         }
         if graph.output.is_empty() {

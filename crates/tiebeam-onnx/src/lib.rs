@@ -3,6 +3,7 @@
 pub mod engine;
 pub mod file;
 pub mod handler;
+pub mod inspect;
 pub mod library;
 pub mod model;
 pub mod operators;
@@ -15,6 +16,7 @@ pub mod signature;
 pub use engine::{Engine, EngineOptions, Session};
 pub use file::ModelFile;
 pub use handler::OnnxModelHandler;
+pub use inspect::{EngineReport, Inspection, inspect, inspect_file};
 pub use library::{Found, NotFound, Tried, find_onnxruntime};
 pub use model::{LoadOptions, OnnxModel};
 pub use signature::{Dim, Port};

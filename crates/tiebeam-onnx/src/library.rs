@@ -134,7 +134,8 @@ fn load(path: PathBuf, place: &'static str) -> Result<Found, String> {
             }
             other => other.to_string(),
         })?;
-        let environment = builder.with_name("tiebeam").with_telemetry(false).build().map_err(|e| e.to_string())?;
+        let environment =
+            builder.with_name("tiebeam").with_telemetry(false).build().map_err(|e| e.to_string())?;
         // What goes wrong comes back as an error: the library need not write it to stderr too, unless asked.
         if std::env::var_os("ORT_LOG").is_none() {
             environment.set_log_level(ort::logging::LogLevel::Fatal);

@@ -1,6 +1,6 @@
 //! Finding ONNX Runtime's library. One test, since a process can load one library only.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use std::path::{Path, PathBuf};
 

@@ -150,10 +150,11 @@ impl Tensor {
             _ => None,
         };
         let float = |value: &&Value| matches!(value, Value::Float(_) | Value::Double(_));
-        if values.iter().any(float) && !values.iter().all(|v| matches!(v, Value::Float(_))) {
-            if let Some(numbers) = values.iter().map(|v| number(v)).collect::<Option<Vec<f64>>>() {
-                return Ok(Tensor::vector(numbers));
-            }
+        if values.iter().any(float)
+            && !values.iter().all(|v| matches!(v, Value::Float(_)))
+            && let Some(numbers) = values.iter().map(|v| number(v)).collect::<Option<Vec<f64>>>()
+        {
+            return Ok(Tensor::vector(numbers));
         }
         let integer = |value: &Value| match value {
             Value::Byte(v) => Some(i64::from(*v)),
@@ -162,10 +163,10 @@ impl Tensor {
             Value::Int64(v) => Some(*v),
             _ => None,
         };
-        if values.windows(2).any(|pair| kind(pair[0]) != kind(pair[1])) {
-            if let Some(numbers) = values.iter().map(|v| integer(v)).collect::<Option<Vec<i64>>>() {
-                return Ok(Tensor::vector(numbers));
-            }
+        if values.windows(2).any(|pair| kind(pair[0]) != kind(pair[1]))
+            && let Some(numbers) = values.iter().map(|v| integer(v)).collect::<Option<Vec<i64>>>()
+        {
+            return Ok(Tensor::vector(numbers));
         }
         Tensor::from_value(&Value::Array(values.into_iter().cloned().collect()))
     }
