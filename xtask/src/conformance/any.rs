@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tiebeam_core::coder::{ShardedKey, Timer, WindowCoder, WindowedValueCoder, urn};
+use tiebeam_core::coder::{
+    ShardedKey, Timer, WindowCoder, WindowedValueCoder, length_prefixed, mismatch, urn,
+};
 use tiebeam_core::{
-    Codec, Coder, CoderSpec, Element, Error, ErrorKind, Iterable, Nesting, Reader, Result, Row, Window,
-    WindowInfo,
+    Codec, Coder, CoderSpec, Element, Iterable, Nesting, Reader, Result, Row, Window, WindowInfo,
 };
 
 /// What a coder gives.
@@ -58,9 +59,8 @@ struct Adapted<T> {
 
 impl<T: 'static> Codec<Any> for Adapted<T> {
     fn encode(&self, value: &Any, out: &mut Vec<u8>, nesting: Nesting) -> Result<()> {
-        let own = (self.unwrap)(value.clone()).ok_or_else(|| {
-            Error::new(ErrorKind::InvalidData, "TB0106", format!("{value:?} is no value of {}", self.spec()))
-        })?;
+        let own =
+            (self.unwrap)(value.clone()).ok_or_else(|| mismatch(&format!("{value:?}"), &self.spec()))?;
         self.coder.encode(&own, out, nesting)
     }
 
@@ -126,10 +126,8 @@ impl Element for Any {
                 ShardedKey::<Any>::coder_of(spec)?, |own| Any::Sharded(Box::new(own)), Any::Sharded(own) => *own
             ),
             urn::ROW => adapt!(Row::coder_of(spec)?, Any::Row, Any::Row(own) => own),
-            urn::LENGTH_PREFIX => {
-                tiebeam_core::coder::length_prefixed(Any::coder_of(spec.only_component()?)?)
-            }
-            _ => return Err(Error::new(ErrorKind::Unsupported, "TB0106", format!("no coder {spec} here"))),
+            urn::LENGTH_PREFIX => length_prefixed(Any::coder_of(spec.only_component()?)?),
+            _ => return Err(mismatch("any kind known here", spec)),
         })
     }
 }

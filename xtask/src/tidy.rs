@@ -1,4 +1,0 @@
-//! tidy
-pub(crate) fn run() -> Result<bool, String> {
-    Ok(true)
-}
