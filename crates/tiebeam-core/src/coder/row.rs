@@ -83,7 +83,7 @@ impl Codec<Row> for RowCodec {
     }
 
     fn decode(&self, input: &mut Reader, _: Nesting) -> Result<Row> {
-        decode_row(&self.schema, input)
+        decode_row(&self.schema, Fields::MayLack, input)
     }
 
     fn spec(&self) -> CoderSpec {
@@ -130,7 +130,7 @@ impl Codec<Row> for DynamicRowCodec {
                 }
             }
         };
-        decode_row(&schema, input)
+        decode_row(&schema, Fields::All, input)
     }
 
     fn spec(&self) -> CoderSpec {
@@ -213,15 +213,29 @@ fn encode_row(schema: &Arc<Schema>, row: &Row, out: &mut Vec<u8>) -> Result<()> 
     Ok(())
 }
 
-fn decode_row(schema: &Arc<Schema>, input: &mut Reader) -> Result<Row> {
-    let (written, absent) = take_header(schema.fields.len(), input)?;
-    let mut values = vec![Value::Null; schema.fields.len()];
-    for position in 0..values.len() {
+/// Whether a row may have fewer fields than its schema.
+#[derive(Clone, Copy, PartialEq)]
+enum Fields {
+    /// Yes: it may have been written before the last fields were added.
+    MayLack,
+    /// No: the schema came with it. A row of two bytes must not fill the fields of a schema that the same hostile hand
+    /// made long.
+    All,
+}
+
+fn decode_row(schema: &Arc<Schema>, fields: Fields, input: &mut Reader) -> Result<Row> {
+    let count = schema.fields.len();
+    let (written, absent) = take_header(count, input)?;
+    if fields == Fields::All && written < count {
+        return Err(bad(format!("a row of {written} fields, its own schema has {count}")));
+    }
+    let mut values = vec![Value::Null; count];
+    for position in 0..count {
         let index = schema.written_at(position);
         let field = &schema.fields[index];
         if position < written && !absent.has(index) {
             values[index] =
-                decode_value(&field.field_type.kind, input).map_err(|e| at_field(e, &field.name))?;
+                decode_value(&field.field_type.kind, fields, input).map_err(|e| at_field(e, &field.name))?;
         } else if !field.field_type.nullable {
             return Err(bad(format!("field `{}` has no value and is not nullable", field.name)));
         }
@@ -251,11 +265,11 @@ fn encode_item(field_type: &FieldType, value: &Value, out: &mut Vec<u8>) -> Resu
     encode_value(&field_type.kind, value, out)
 }
 
-fn decode_item(field_type: &FieldType, input: &mut Reader) -> Result<Value> {
+fn decode_item(field_type: &FieldType, fields: Fields, input: &mut Reader) -> Result<Value> {
     if field_type.nullable && !take_presence(input)? {
         return Ok(Value::Null);
     }
-    decode_value(&field_type.kind, input)
+    decode_value(&field_type.kind, fields, input)
 }
 
 fn encode_value(kind: &TypeKind, value: &Value, out: &mut Vec<u8>) -> Result<()> {
@@ -287,7 +301,7 @@ fn encode_value(kind: &TypeKind, value: &Value, out: &mut Vec<u8>) -> Result<()>
     Ok(())
 }
 
-fn decode_value(kind: &TypeKind, input: &mut Reader) -> Result<Value> {
+fn decode_value(kind: &TypeKind, fields: Fields, input: &mut Reader) -> Result<Value> {
     Ok(match kind {
         TypeKind::Byte => Value::Byte(input.u8()? as i8),
         TypeKind::Int16 => Value::Int16(i16::from_be_bytes(input.array()?)),
@@ -299,16 +313,16 @@ fn decode_value(kind: &TypeKind, input: &mut Reader) -> Result<Value> {
         TypeKind::Boolean => Value::Bool(take_bool(input)?),
         TypeKind::Bytes => Value::Bytes(take_bytes(input, Nesting::Nested)?),
         TypeKind::Array(element) | TypeKind::Iterable(element) => {
-            Value::Array(decode_list(input, |input| decode_item(element, input))?.into())
+            Value::Array(decode_list(input, |input| decode_item(element, fields, input))?.into())
         }
         TypeKind::Map(key_type, value_type) => Value::Map(
             decode_pairs(input, |input| {
-                Ok((decode_item(key_type, input)?, decode_item(value_type, input)?))
+                Ok((decode_item(key_type, fields, input)?, decode_item(value_type, fields, input)?))
             })?
             .into(),
         ),
-        TypeKind::Row(schema) => Value::Row(decode_row(schema, input)?),
-        TypeKind::Logical(logical) => decode_logical(logical, input)?,
+        TypeKind::Row(schema) => Value::Row(decode_row(schema, fields, input)?),
+        TypeKind::Logical(logical) => decode_logical(logical, fields, input)?,
     })
 }
 
@@ -347,10 +361,10 @@ fn encode_logical(logical: &LogicalType, value: &Value, out: &mut Vec<u8>) -> Re
     Ok(())
 }
 
-fn decode_logical(logical: &LogicalType, input: &mut Reader) -> Result<Value> {
+fn decode_logical(logical: &LogicalType, fields: Fields, input: &mut Reader) -> Result<Value> {
     match logical.urn.as_str() {
         MILLIS_INSTANT => Ok(Value::Int64(decode_timestamp(input)?.millis())),
         DECIMAL => decimal::decode(input).map(|text| Value::String(text.into())),
-        _ => decode_item(&logical.representation, input),
+        _ => decode_item(&logical.representation, fields, input),
     }
 }
