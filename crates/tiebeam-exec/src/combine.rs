@@ -10,6 +10,8 @@ use tiebeam_core::{
     Timestamp, TimestampCombiner, Window, WindowInfo, Windows,
 };
 
+use crate::window_table::WindowTable;
+
 /// Keys held before a bundle's end; more are passed on at once, so that a bundle of many keys stays small.
 const MAX_KEYS: usize = 65_536;
 
@@ -18,7 +20,7 @@ pub struct Precombine<K, C: CombineFn> {
     combine: Arc<C>,
     key: Coder<K>,
     timestamps: TimestampCombiner,
-    windows: Vec<(Window, Table<K, C::Accumulator>)>,
+    windows: WindowTable<Table<K, C::Accumulator>>,
     scratch: Vec<u8>,
     keys: usize,
 }
@@ -35,7 +37,7 @@ struct Entry<K, A> {
 impl<K: Element, C: CombineFn> Precombine<K, C> {
     /// By that function; `key` tells which keys are equal.
     pub fn new(combine: Arc<C>, key: Coder<K>, timestamps: TimestampCombiner) -> Self {
-        Precombine { combine, key, timestamps, windows: Vec::new(), scratch: Vec::new(), keys: 0 }
+        Precombine { combine, key, timestamps, windows: WindowTable::default(), scratch: Vec::new(), keys: 0 }
     }
 
     fn add(&mut self, key: K, input: C::Input, info: &WindowInfo) -> Result<()> {
@@ -54,14 +56,7 @@ impl<K: Element, C: CombineFn> Precombine<K, C> {
 
     #[inline]
     fn add_to(&mut self, window: &Window, key: K, input: C::Input, at: Timestamp) {
-        let table = match self.windows.iter().position(|(w, _)| w == window) {
-            Some(index) => &mut self.windows[index].1,
-            None => {
-                self.windows.push((window.clone(), HashMap::new()));
-                let last = self.windows.len() - 1;
-                &mut self.windows[last].1
-            }
-        };
+        let table = self.windows.get_or_insert_with(window, HashMap::new);
         match table.get_mut(self.scratch.as_slice()) {
             Some(entry) => {
                 self.combine.add_input(&mut entry.accumulator, input);
@@ -81,7 +76,7 @@ impl<K: Element, C: CombineFn> Precombine<K, C> {
     }
 
     fn pass_on(&mut self, out: &mut Output<(K, C::Accumulator)>) {
-        for (window, table) in self.windows.drain(..) {
+        for (window, table) in self.windows.take() {
             for (_, entry) in table {
                 let info = WindowInfo {
                     timestamp: self.timestamps.combine(&window, entry.earliest, entry.latest),
@@ -100,7 +95,7 @@ impl<K: Element, C: CombineFn> DoFn for Precombine<K, C> {
     type Out = (K, C::Accumulator);
 
     fn start_bundle(&mut self, _: &BundleContext<'_>, _: &mut Output<Self::Out>) -> Result<()> {
-        self.windows.clear();
+        self.windows.take();
         self.keys = 0;
         Ok(())
     }

@@ -12,6 +12,7 @@ pub mod panics;
 pub mod par_do;
 pub mod side_input;
 pub mod stage;
+pub mod window_table;
 pub mod windows;
 
 pub use edge::{AnyBatch, AnyReceiver, BatchSink, EdgeType, EncodedSink, TypedEdge};
@@ -20,3 +21,4 @@ pub use harness::{EncodedValues, Harness, WireCoders};
 pub use par_do::ParDo;
 pub use side_input::{Access, SideInputSpec};
 pub use stage::{EdgeId, EdgeSpec, NodeSpec, Operator, Stage, StageSpec, StepStats};
+pub use window_table::WindowTable;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use tiebeam_core::{Meta, Pane, Result, Timestamp, Window, WindowInfo, WindowingStrategy, Windows};
-use tiebeam_exec::{GroupReader, KeyedBatch, KeyedSink};
+use tiebeam_exec::{GroupReader, KeyedBatch, KeyedSink, WindowTable};
 
 /// The bytes of values that go into one chunk of a group.
 const CHUNK: usize = 1 << 20;
@@ -95,7 +95,7 @@ pub(crate) struct Shuffle {
 
 struct Group {
     key: Bytes,
-    windows: Vec<(Window, Values)>,
+    windows: WindowTable<Values>,
 }
 
 struct Values {
@@ -189,9 +189,9 @@ pub(crate) fn read_groups(
     windowing: &WindowingStrategy,
     reader: &mut dyn GroupReader,
 ) -> Result<()> {
-    for group in grouped(blocks) {
-        let windows =
-            if windowing.window_fn.is_merging() { merged(group.windows, windowing) } else { group.windows };
+    for mut group in grouped(blocks) {
+        let windows = group.windows.take();
+        let windows = if windowing.window_fn.is_merging() { merged(windows, windowing) } else { windows };
         for (window, values) in windows {
             let timestamp = windowing.timestamp_combiner.combine(&window, values.earliest, values.latest);
             let info = WindowInfo { timestamp, windows: Windows::One(window), pane: Pane::ON_TIME_AND_ONLY };
@@ -211,18 +211,12 @@ fn grouped(blocks: &[Arc<Block>]) -> Vec<Group> {
             let value = &block.bytes[entry.key_end..entry.value_end];
             let info = &block.infos[entry.info as usize];
             let place = *places.entry(key).or_insert_with(|| {
-                groups.push(Group { key: Bytes::copy_from_slice(key), windows: Vec::new() });
+                groups.push(Group { key: Bytes::copy_from_slice(key), windows: WindowTable::default() });
                 groups.len() - 1
             });
             let windows = &mut groups[place].windows;
             for window in info.windows.as_slice() {
-                // Elements mostly come in the order of their windows, so the newest are looked at first.
-                let known = windows.iter().rposition(|(w, _)| w == window);
-                let index = known.unwrap_or_else(|| {
-                    windows.push((window.clone(), Values::new()));
-                    windows.len() - 1
-                });
-                windows[index].1.push(value, info.timestamp);
+                windows.get_or_insert_with(window, Values::new).push(value, info.timestamp);
             }
         }
     }
