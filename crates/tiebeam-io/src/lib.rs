@@ -1,8 +1,11 @@
 //! File systems, text, csv, json, images, match and read, atomic file sinks.
 
 pub mod compression;
+pub mod csv;
 pub mod fs;
+pub mod json;
 mod lines;
+mod number;
 pub mod ranges;
 pub mod read;
 pub mod sink;

@@ -142,11 +142,13 @@ impl WriteFiles<TextFormat> {
 }
 
 impl<T: Display> RecordFormat<T> for TextFormat {
+    type File = ();
+
     fn header(&self, _: Option<&T>) -> Result<Option<Vec<u8>>> {
         Ok(self.header.as_ref().map(|header| format!("{header}\n").into_bytes()))
     }
 
-    fn write(&self, record: &T, out: &mut Vec<u8>) -> Result<()> {
+    fn write(&self, (): &mut (), record: &T, out: &mut Vec<u8>) -> Result<()> {
         // Straight into the buffer, without a String of its own.
         writeln!(out, "{record}").map_err(|e| {
             Error::new(ErrorKind::UserCode, "TB0444", format!("an element cannot be written as text: {e}"))

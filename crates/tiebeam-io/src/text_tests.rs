@@ -186,8 +186,8 @@ fn a_file_that_shrinks_is_noticed() {
 fn elements_are_written_as_they_display() {
     let format = TextFormat { header: Some("# head".into()) };
     let mut out = RecordFormat::<f64>::header(&format, None).unwrap().unwrap();
-    RecordFormat::write(&format, &1.5f64, &mut out).unwrap();
-    RecordFormat::write(&format, &"é", &mut out).unwrap();
+    RecordFormat::write(&format, &mut (), &1.5f64, &mut out).unwrap();
+    RecordFormat::write(&format, &mut (), &"é", &mut out).unwrap();
     assert_eq!(String::from_utf8(out).unwrap(), "# head\n1.5\né\n");
 }
 

@@ -232,6 +232,14 @@ impl Place {
             return Ok(shards);
         };
         let header = sorted.iter().map(|piece| &*piece.header).find(|header| !header.is_empty()).unwrap_or(header);
+        if sorted.iter().any(|piece| !piece.header.is_empty() && piece.header != header) {
+            return Err(Error::new(
+                ErrorKind::InvalidData,
+                "TB0444",
+                format!("the records of output `{}` have different columns", self.target.path()),
+            )
+            .with_help("give all records the same schema, or leave the number of shards open"));
+        }
         let mut shards = Vec::with_capacity(count);
         for i in 0..count {
             let parts: Vec<&Piece> = sorted.iter().copied().filter(|piece| piece.shard == i).collect();

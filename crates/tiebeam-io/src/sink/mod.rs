@@ -109,8 +109,11 @@ impl Target {
     }
 }
 
-/// How records become bytes. One instance is shared by all threads of a step.
+/// How records become bytes. Each thread of a step has a clone.
 pub trait RecordFormat<T>: Clone + Send + Sync + 'static {
+    /// What is remembered from one record of a file to the next.
+    type File: Default + Send + 'static;
+
     /// What each file begins with; `first` is its first record, if it has any. None when that can't be told without
     /// a record.
     ///
@@ -125,7 +128,7 @@ pub trait RecordFormat<T>: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// When the record can't be told in this format. What was appended then is taken back.
-    fn write(&self, record: &T, out: &mut Vec<u8>) -> Result<()>;
+    fn write(&self, file: &mut Self::File, record: &T, out: &mut Vec<u8>) -> Result<()>;
 }
 
 #[cfg(test)]

@@ -211,21 +211,22 @@ impl DoFn for BeginOutput {
 static BUNDLES: AtomicU64 = AtomicU64::new(0);
 
 /// Writes one temporary file a bundle (or one for each shard, where their number is given).
-pub(crate) struct WriteShards<T, F> {
+pub(crate) struct WriteShards<T, F: RecordFormat<T>> {
     sink: Arc<Sink>,
     format: F,
     view: View<String>,
     bundle: u64,
     job: Option<String>,
     /// By shard.
-    open: Vec<Option<OpenPiece>>,
+    open: Vec<Option<OpenPiece<F::File>>>,
     next: usize,
     records: Counter,
     elements: PhantomData<fn(T)>,
 }
 
 /// A temporary file being written. Dropped before its end, it removes itself.
-struct OpenPiece {
+struct OpenPiece<S> {
+    state: S,
     fs: Arc<dyn FileSystem>,
     path: String,
     piece: Piece,
@@ -256,7 +257,7 @@ impl<T: Element, F: RecordFormat<T>> WriteShards<T, F> {
         Ok(self.job.insert((*job).clone()).clone())
     }
 
-    fn start(&self, job: &str, shard: usize, first: &T) -> Result<OpenPiece> {
+    fn start(&self, job: &str, shard: usize, first: &T) -> Result<OpenPiece<F::File>> {
         let place = &self.sink.place;
         let name = format!("shard-{:012}-{}", self.bundle, new_id());
         let path = place.temp_path(job, &name);
@@ -267,7 +268,7 @@ impl<T: Element, F: RecordFormat<T>> WriteShards<T, F> {
         // Shards that are put together from pieces are given their header then.
         let buffer = if place.target().num_shards.is_none() { header.clone() } else { Vec::new() };
         let piece = Piece { name, shard, records: 0, bytes: 0, header };
-        Ok(OpenPiece { fs: place.shared_fs(), path, piece, buffer, encoder: Some(encoder) })
+        Ok(OpenPiece { state: F::File::default(), fs: place.shared_fs(), path, piece, buffer, encoder: Some(encoder) })
     }
 
     fn add(&mut self, job: &str, record: &T) -> Result<()> {
@@ -279,7 +280,7 @@ impl<T: Element, F: RecordFormat<T>> WriteShards<T, F> {
         }
         let Some(open) = &mut self.open[shard] else { return Err(Error::internal("a shard is not open")) };
         let length = open.buffer.len();
-        if let Err(error) = self.format.write(record, &mut open.buffer) {
+        if let Err(error) = self.format.write(&mut open.state, record, &mut open.buffer) {
             open.buffer.truncate(length);
             return Err(error);
         }
@@ -288,7 +289,7 @@ impl<T: Element, F: RecordFormat<T>> WriteShards<T, F> {
     }
 }
 
-impl OpenPiece {
+impl<S> OpenPiece<S> {
     fn flush(&mut self) -> Result<()> {
         if let Some(encoder) = &mut self.encoder {
             encoder.write_all(&self.buffer).map_err(|e| failed_writing("write", &self.path, e))?;
@@ -313,7 +314,7 @@ impl OpenPiece {
     }
 }
 
-impl Drop for OpenPiece {
+impl<S> Drop for OpenPiece<S> {
     fn drop(&mut self) {
         if let Some(encoder) = self.encoder.take() {
             // Encoders write what they hold when they are dropped: let that happen before the file goes.

@@ -13,11 +13,13 @@ struct Numbers {
 }
 
 impl RecordFormat<i64> for Numbers {
+    type File = ();
+
     fn header(&self, first: Option<&i64>) -> Result<Option<Vec<u8>>> {
         Ok(first.filter(|_| self.with_header).map(|_| b"number\n".to_vec()))
     }
 
-    fn write(&self, record: &i64, out: &mut Vec<u8>) -> Result<()> {
+    fn write(&self, (): &mut (), record: &i64, out: &mut Vec<u8>) -> Result<()> {
         let mut text = String::new();
         writeln!(text, "{record}").map_err(Error::internal)?;
         out.extend_from_slice(text.as_bytes());
