@@ -88,6 +88,18 @@ impl Architecture {
         Params::check(&self.name, &self.params, params).map(drop)
     }
 
+    /// The names and shapes of the weights that a state dict must have for the model, in the order of their use.
+    ///
+    /// # Errors
+    /// When the parameters are not those that it takes.
+    pub fn weights(&self, params: &BTreeMap<String, Value>) -> Result<Vec<(String, Vec<usize>)>> {
+        let params = Params::check(&self.name, &self.params, params)?;
+        let none = StateDict::none();
+        let mut g = GraphBuilder::new(&none);
+        (self.build)(&params, &mut g)?;
+        Ok(g.into_wanted())
+    }
+
     /// The model as an ONNX graph, with these weights in it.
     ///
     /// # Errors

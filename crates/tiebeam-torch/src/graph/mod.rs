@@ -139,6 +139,7 @@ pub struct GraphBuilder<'a> {
     graph: GraphProto,
     constants: HashSet<String>,
     known: BTreeSet<String>,
+    wanted: Vec<(String, Vec<usize>)>,
     missing: Vec<String>,
     wrong: Vec<String>,
     count: usize,
@@ -152,6 +153,7 @@ impl<'a> GraphBuilder<'a> {
             graph: GraphProto::default(),
             constants: HashSet::new(),
             known: BTreeSet::new(),
+            wanted: Vec::new(),
             missing: Vec::new(),
             wrong: Vec::new(),
             count: 0,
@@ -204,6 +206,9 @@ impl<'a> GraphBuilder<'a> {
     fn weight_bytes(&mut self, name: &str, shape: &[usize]) -> Option<Bytes> {
         let full = self.full_name(name);
         let first = self.known.insert(full.clone());
+        if first {
+            self.wanted.push((full.clone(), shape.to_vec()));
+        }
         match self.weights.get(&full) {
             None => {
                 if first {
@@ -337,6 +342,11 @@ impl<'a> GraphBuilder<'a> {
     pub fn wrong(&self, message: impl fmt::Display) -> Error {
         let at = if self.scope.is_empty() { String::new() } else { format!("module `{}`: ", self.scope) };
         Error::new(ErrorKind::InvalidArgument, "TB0374", format!("{at}{message}"))
+    }
+
+    /// The names and shapes of all weights that were asked for.
+    pub(crate) fn into_wanted(self) -> Vec<(String, Vec<usize>)> {
+        self.wanted
     }
 
     /// The whole model.

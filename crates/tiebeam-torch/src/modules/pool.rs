@@ -109,19 +109,34 @@ impl Module for AdaptiveAvgPool2d {
             let shape = vec![n, channels, Dim::Fixed(1), Dim::Fixed(1)];
             return Ok(g.node("GlobalAveragePool", &[x], &[], ElementType::F32, shape));
         }
-        let windows = |size: Dim, places: usize| match size.size() {
-            Some(size) if places > 0 && size > 0 && size.is_multiple_of(places) => Some(size / places),
-            _ => None,
+        let (Some(height), Some(width)) = (height.size(), width.size()) else {
+            let known = "needs an image of known height and width";
+            return Err(g.wrong(format!("AdaptiveAvgPool2d to {:?} {known}, not {}", self.places, x.axes())));
         };
-        match (windows(height, self.places.0), windows(width, self.places.1)) {
-            (Some(h), Some(w)) => AvgPool2d::new((h, w)).forward(g, x),
-            _ => Err(g.wrong(format!(
-                "AdaptiveAvgPool2d to {:?} needs an image of a known multiple of that, not {}",
-                self.places,
-                x.axes()
-            ))),
+        let (rows, columns) = self.places;
+        if rows == 0 || columns == 0 || height == 0 || width == 0 {
+            return Err(g.wrong(format!("AdaptiveAvgPool2d to {:?} was given {}", self.places, x.axes())));
         }
+        if height.is_multiple_of(rows) && width.is_multiple_of(columns) {
+            return AvgPool2d::new((height / rows, width / columns)).forward(g, x);
+        }
+        // Windows of different sizes: the means are products with two small matrices.
+        let left = g.constant(&[rows, height], &shares(height, rows))?;
+        let right = g.constant(&[columns, width], &shares(width, columns))?;
+        let right = g.permute(&right, &[1, 0])?;
+        let means = g.matmul(&left, x)?;
+        g.matmul(&means, &right)
     }
+}
+
+/// A matrix \[places, size\]: how much each element counts in the mean of each place.
+fn shares(size: usize, places: usize) -> Vec<f32> {
+    let mut matrix = vec![0.0; places * size];
+    for place in 0..places {
+        let (from, to) = (place * size / places, ((place + 1) * size).div_ceil(places));
+        matrix[place * size + from..place * size + to].fill(1.0 / (to - from) as f32);
+    }
+    matrix
 }
 
 /// All axes but the first as one.

@@ -115,6 +115,18 @@ impl StateDict {
         })
     }
 
+    /// One without tensors.
+    pub(crate) fn none() -> Self {
+        StateDict {
+            tensors: Vec::new(),
+            places: HashMap::new(),
+            metadata: Vec::new(),
+            file: String::new(),
+            file_bytes: 0,
+            sha256: String::new(),
+        }
+    }
+
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<&StateTensor> {
         self.places.get(name).map(|at| &self.tensors[*at].1)
