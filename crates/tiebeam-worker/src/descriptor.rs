@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tiebeam_core::coder::urn;
 use tiebeam_core::{CoderSpec, Error, Result};
 use tiebeam_exec::{EdgeId, NodeSpec, Operator, StageSpec};
 use tiebeam_graph::{GraphNode, NodeKind};
@@ -11,7 +12,7 @@ use tiebeam_model::fn_api::{ProcessBundleDescriptor, RemoteGrpcPort};
 use tiebeam_model::pipeline::{ApiServiceDescriptor, FunctionSpec, PTransform};
 use tiebeam_model::{Message, urns};
 
-use crate::messages::{ENVIRONMENT, Messages, function, windowed};
+use crate::messages::{ENVIRONMENT, Messages, function};
 use crate::payload::Steps;
 use crate::to_proto::{default_environment, pcollection_id};
 
@@ -38,13 +39,25 @@ pub fn sink_id(edge: EdgeId) -> String {
     format!("sink{}", edge.0)
 }
 
-/// The coder that a port of the stage has for an edge: its element and window coders.
+/// The coder as runners send it to workers: every part that Beam does not define is behind its length, so that a runner
+/// can tell elements apart that it can't read.
+pub fn behind_lengths(spec: &CoderSpec) -> CoderSpec {
+    if spec.urn == urn::LENGTH_PREFIX {
+        return spec.clone();
+    }
+    if !urn::MODEL_CODERS.contains(&spec.urn.as_str()) {
+        return CoderSpec::of(urn::LENGTH_PREFIX, [spec.clone()]);
+    }
+    CoderSpec { components: spec.components.iter().map(behind_lengths).collect(), ..spec.clone() }
+}
+
+/// The coders of elements and windows that a port of the stage has for an edge.
 ///
 /// # Errors
 /// An internal one when the stage has no such edge.
-pub fn port_coder(spec: &StageSpec, edge: EdgeId) -> Result<CoderSpec> {
+pub fn port_coders(spec: &StageSpec, edge: EdgeId) -> Result<(CoderSpec, CoderSpec)> {
     let edge = spec.edge(edge)?;
-    Ok(windowed(&*edge.edge_type, &edge.windowing))
+    Ok((behind_lengths(&edge.edge_type.coder_spec()), edge.windowing.window_fn.window_coder()))
 }
 
 /// The descriptor of a stage of `steps`' graph.
@@ -59,12 +72,14 @@ pub fn describe(spec: &StageSpec, ports: &StagePorts, steps: &Steps) -> Result<P
         transforms.insert(format!("t{index}"), transform(&mut messages, node)?);
     }
     let port = |messages: &mut Messages<'_>, urn: &str, edge: EdgeId| -> Result<FunctionSpec> {
+        let (element, window) = port_coders(spec, edge)?;
+        let coder = CoderSpec::of(urn::WINDOWED_VALUE, [element, window]);
         let payload = RemoteGrpcPort {
             api_service_descriptor: Some(ApiServiceDescriptor {
                 url: ports.url.clone(),
                 authentication: None,
             }),
-            coder_id: messages.coders.id(&port_coder(spec, edge)?),
+            coder_id: messages.coders.id(&coder),
         };
         Ok(function(urn, payload.encode_to_vec()))
     };
@@ -160,4 +175,23 @@ fn origin<'s>(steps: &'s Steps, node: &NodeSpec) -> Result<(&'s GraphNode, &'sta
         return Ok((candidate, urn));
     }
     Err(Error::internal(format!("{} is not of this graph", node.step)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_beam_does_not_define_is_put_behind_a_length() {
+        let own = || CoderSpec::leaf("tiebeam:coder:unit:v1");
+        let text = || CoderSpec::leaf(urn::STRING_UTF8);
+        let list = |inner| CoderSpec::of(urn::ITERABLE, [inner]);
+        let behind = |inner| CoderSpec::of(urn::LENGTH_PREFIX, [inner]);
+        let spec = CoderSpec::of(urn::KV, [text(), list(own())]);
+        assert_eq!(behind_lengths(&spec), CoderSpec::of(urn::KV, [text(), list(behind(own()))]));
+        // What is behind a length already stays, and so does all that is inside something foreign.
+        assert_eq!(behind_lengths(&behind(own())), behind(own()));
+        let foreign = CoderSpec::of("my:coder", [own(), text()]);
+        assert_eq!(behind_lengths(&foreign), behind(foreign.clone()));
+    }
 }

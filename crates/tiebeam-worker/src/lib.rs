@@ -19,7 +19,7 @@ mod messages;
 mod to_proto;
 mod worker;
 
-pub use descriptor::{StagePorts, describe, port_coder, sink_id, source_id};
+pub use descriptor::{StagePorts, behind_lengths, describe, port_coders, sink_id, source_id};
 pub use fn_api::FnApi;
 pub use payload::Steps;
 pub use to_proto::{capabilities, default_environment, to_proto};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tiebeam_core::{Error, Result, WindowingStrategy};
-use tiebeam_exec::{Access, EdgeSpec, EdgeType, Operator};
+use tiebeam_exec::{Access, EdgeSpec, Operator};
 use tiebeam_graph::{CombineParts, GraphNode};
 use tiebeam_model::pipeline::{
     CombinePayload, FunctionSpec, PCollection, ParDoPayload, SideInput, is_bounded,
@@ -102,14 +102,6 @@ impl<'a> Messages<'a> {
         };
         function(urns::transform::ASSIGN_WINDOWS, payload.encode_to_vec())
     }
-}
-
-/// The element type's windowed coder as a port of a stage has it.
-pub(crate) fn windowed(edge_type: &dyn EdgeType, windowing: &WindowingStrategy) -> tiebeam_core::CoderSpec {
-    tiebeam_core::CoderSpec::of(
-        urns::coder::WINDOWED_VALUE,
-        [edge_type.coder_spec(), windowing.window_fn.window_coder()],
-    )
 }
 
 pub(crate) fn function(urn: &str, payload: Vec<u8>) -> FunctionSpec {
