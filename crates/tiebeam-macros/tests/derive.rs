@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tiebeam_core::coder::{row_coder, schema_proto, urn};
-use tiebeam_core::{Bytes, CoderSpec, Element, Nesting, Reader, Row, RowElement, Schema, Value};
+use tiebeam_core::{Bytes, CoderSpec, Element, Nesting, Reader, Row, RowElement, Schema, Timestamp, Value};
 
 #[derive(Debug, Clone, PartialEq, Element)]
 struct Visit {
@@ -160,6 +160,25 @@ fn rows_that_do_not_fit_are_refused_by_name() {
     assert_eq!(refused(&[2, 0, 0, 1, 2]), "field `z` has no value and is not nullable");
     assert_eq!(refused(&[4, 0]), "a row of 4 fields, the schema has 3");
     assert_eq!(refused(&[3, 0, 0]), "field `x`: encoding cut off: wanted 2 bytes, 1 left");
+}
+
+#[derive(Debug, Clone, PartialEq, Element)]
+struct Event {
+    at: Timestamp,
+    until: Option<Timestamp>,
+}
+
+#[test]
+fn times_are_beams_instants() {
+    let event = Event { at: Timestamp::from_micros(-1_500_000), until: Some(Timestamp::MAX) };
+    let bytes = Event::coder().to_bytes(&event).unwrap();
+    assert_eq!(&bytes[..4], [2, 0, 2, 0]);
+    assert_eq!(Event::coder().from_bytes(bytes.clone()).unwrap(), event);
+    assert_eq!(row_coder(Event::schema()).to_bytes(&event.to_row()).unwrap(), bytes);
+    assert_eq!(Event::from_row(&event.to_row()).unwrap(), event);
+    let seconds = Value::Row(Row::new(Id2::schema(), [Value::Int64(-2), Value::Int64(500_000)]));
+    let row = Row::new(Event::schema(), [seconds, Value::Null]);
+    assert_eq!(Event::from_row(&row).unwrap(), Event { until: None, ..event });
 }
 
 #[derive(Debug, Clone, Element)]
