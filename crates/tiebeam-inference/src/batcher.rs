@@ -87,7 +87,8 @@ struct Queued<E> {
 struct Queue<E> {
     chunks: VecDeque<Queued<E>>,
     len: usize,
-    weight: u64,
+    /// Wide enough for the sum of any weights.
+    weight: u128,
 }
 
 struct LaneState<E, P> {
@@ -166,7 +167,7 @@ impl<E, P> Batcher<E, P> {
 
     fn is_full(&self, state: &State<E, P>, class: usize) -> bool {
         let queue = &state.queues[class];
-        let is_heavy = self.batching.max_batch_weight.is_some_and(|max| queue.weight >= max);
+        let is_heavy = self.batching.max_batch_weight.is_some_and(|max| queue.weight >= u128::from(max));
         queue.len > 0 && (queue.len >= state.target || is_heavy)
     }
 
@@ -223,7 +224,7 @@ impl<E, P> Batcher<E, P> {
                     continue;
                 }
                 queue.len -= n;
-                queue.weight -= chunk.weights.by_ref().take(n).sum::<u64>();
+                queue.weight -= chunk.weights.by_ref().take(n).map(u128::from).sum::<u128>();
                 if taken.examples.is_empty() && n == wanted && n == chunk.values.len() {
                     // The whole chunk is the batch: its vector is used as it is.
                     taken.examples = std::mem::take(&mut chunk.values).collect();
@@ -357,7 +358,7 @@ impl<E, P> Lane<E, P> {
             lane.thread = std::thread::current().id();
             let queue = &mut state.queues[class];
             queue.len += values.len();
-            queue.weight += weights.iter().sum::<u64>();
+            queue.weight += weights.iter().copied().map(u128::from).sum::<u128>();
             let (values, weights) = (values.into_iter(), weights.into_iter());
             queue.chunks.push_back(Queued { lane: self.id, slots, values, weights, since });
         }
@@ -425,6 +426,7 @@ impl<E, P> Drop for Lane<E, P> {
     fn drop(&mut self) {
         let mut state = self.batcher.lock();
         let gone = state.lanes.remove(&self.id);
+        // Dropped after the lock is given back: what examples own may take long to drop.
         let mut waiting = Vec::new();
         if gone.is_some_and(|lane| lane.queued > 0) {
             for queue in &mut state.queues {
@@ -432,7 +434,8 @@ impl<E, P> Drop for Lane<E, P> {
                 let (own, others): (VecDeque<_>, _) = all.partition(|chunk| chunk.lane == self.id);
                 queue.chunks = others;
                 queue.len -= own.iter().map(|chunk| chunk.values.len()).sum::<usize>();
-                queue.weight -= own.iter().flat_map(|chunk| chunk.weights.as_slice()).sum::<u64>();
+                let weights = own.iter().flat_map(|chunk| chunk.weights.as_slice());
+                queue.weight -= weights.copied().map(u128::from).sum::<u128>();
                 waiting.push(own);
             }
         }

@@ -51,7 +51,7 @@ impl Estimator {
     /// Tells how long a batch of `size` took.
     pub(crate) fn record(&mut self, size: usize, took: Duration) {
         if std::mem::take(&mut self.ignore_next) {
-            self.replay = Some(size.clamp(1, self.batching.max_batch_size));
+            self.replay = Some(size);
             return;
         }
         self.measured.push((size as f64, took.as_secs_f64()));
@@ -67,12 +67,12 @@ impl Estimator {
 
     /// The size of the next batch, between the minimum and the maximum.
     pub(crate) fn next(&mut self) -> usize {
-        if let Some(size) = self.replay.take() {
-            return size;
-        }
         let (min, max) = (self.batching.min_batch_size.max(1), self.batching.max_batch_size);
         if min >= max {
             return max;
+        }
+        if let Some(size) = self.replay.take() {
+            return size.clamp(min, max);
         }
         let last = match self.measured.as_slice() {
             [] => return min,

@@ -14,6 +14,8 @@ mod model;
 pub mod prediction;
 pub mod report;
 pub mod tensor;
+#[cfg(test)]
+mod tests;
 pub mod transform;
 pub mod tuned;
 

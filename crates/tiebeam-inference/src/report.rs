@@ -25,6 +25,8 @@ pub struct ModelReport {
     pub loads: u64,
     /// How often a newer version took its place while it ran.
     pub swaps: u64,
+    /// How often a newer version was refused and this one kept.
+    pub failed_swaps: u64,
     /// The size that batches are held to because larger ones failed for lack of memory; none as long as none did.
     pub batch_ceiling: Option<u64>,
 }
@@ -85,6 +87,7 @@ pub(crate) fn loaded(handler: &str, identity: &str, info: &ModelInfo, bytes: u64
         copies,
         loads,
         swaps: entry.swaps,
+        failed_swaps: entry.failed_swaps,
         batch_ceiling: entry.batch_ceiling,
     };
     line

@@ -99,7 +99,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
 
     /// The step that all instances share. Every mistake in its settings is told to the pipeline.
     #[track_caller]
-    fn into_step(
+    pub(crate) fn into_step(
         self,
         pipeline: &Pipeline,
         failed: Option<FailedTag<B::In, H::Inference>>,
