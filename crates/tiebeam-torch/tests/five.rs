@@ -1,4 +1,5 @@
 //! The model y = 5x, from every format, through the handler.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // what helps tests is a test too
 
 use std::path::PathBuf;
 

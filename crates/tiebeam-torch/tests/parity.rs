@@ -1,4 +1,5 @@
 //! Numbers against those of torch, recorded by fixtures/models/make_torch_goldens.py.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // what helps tests is a test too
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
