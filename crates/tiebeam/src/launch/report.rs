@@ -9,7 +9,12 @@ use tiebeam_graph::Arity;
 use tiebeam_runner::{JobStatus, MetricEntry, Progress, StepReport};
 
 /// The report of a job that ended, or of one that failed with `error`.
-pub fn report_json(job: &str, progress: &Progress, outcome: Result<JobStatus, &Error>) -> Value {
+pub fn report_json(
+    job: &str,
+    progress: &Progress,
+    outcome: Result<JobStatus, &Error>,
+    models: Vec<Value>,
+) -> Value {
     let steps = progress.steps();
     let metrics = progress.metrics();
     let mut report = json!({
@@ -22,7 +27,7 @@ pub fn report_json(job: &str, progress: &Progress, outcome: Result<JobStatus, &E
         },
         "seconds": progress.elapsed().as_secs_f64(),
         "stages": steps.iter().map(step).collect::<Vec<_>>(),
-        "models": models(),
+        "models": models,
         "sinks": sinks(&metrics),
         "metrics": metrics.iter().map(metric).collect::<Vec<_>>(),
     });
@@ -58,30 +63,48 @@ fn error_json(error: &Error) -> Value {
     })
 }
 
-#[cfg(feature = "inference")]
-fn models() -> Vec<Value> {
-    tiebeam_inference::report::models()
-        .iter()
-        .map(|model| {
-            json!({
-                "id": &*model.id,
-                "handler": model.handler,
-                "uri": model.uri,
-                "sha256": model.sha256,
-                "bytes": model.bytes,
-                "copies": model.copies,
-                "loads": model.loads,
-                "swaps": model.swaps,
-                "failed_swaps": model.failed_swaps,
-                "batch_ceiling": model.batch_ceiling,
-            })
-        })
-        .collect()
+/// The models that a run used: taken from when it was made until [`json`](RunModels::json) is called.
+pub(crate) struct RunModels {
+    #[cfg(feature = "inference")]
+    mark: tiebeam_inference::report::Mark,
 }
 
-#[cfg(not(feature = "inference"))]
-fn models() -> Vec<Value> {
-    Vec::new()
+impl RunModels {
+    #[cfg(feature = "inference")]
+    pub(crate) fn start() -> Self {
+        RunModels { mark: tiebeam_inference::report::mark() }
+    }
+
+    #[cfg(not(feature = "inference"))]
+    pub(crate) fn start() -> Self {
+        RunModels {}
+    }
+
+    #[cfg(feature = "inference")]
+    pub(crate) fn json(&self) -> Vec<Value> {
+        tiebeam_inference::report::models_since(self.mark)
+            .iter()
+            .map(|model| {
+                json!({
+                    "id": &*model.id,
+                    "handler": model.handler,
+                    "uri": model.uri,
+                    "sha256": model.sha256,
+                    "bytes": model.bytes,
+                    "copies": model.copies,
+                    "loads": model.loads,
+                    "swaps": model.swaps,
+                    "failed_swaps": model.failed_swaps,
+                    "batch_ceiling": model.batch_ceiling,
+                })
+            })
+            .collect()
+    }
+
+    #[cfg(not(feature = "inference"))]
+    pub(crate) fn json(&self) -> Vec<Value> {
+        Vec::new()
+    }
 }
 
 /// Sinks count under the namespace `sink`.

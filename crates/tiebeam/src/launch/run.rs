@@ -9,7 +9,7 @@ use tiebeam_runner::{CancelToken, EmbeddedRunner, JobReport, JobStatus, Progress
 use super::exit::{Exit, print_error, to_stderr};
 use super::flags::{ProgressMode, RunFlags, RunnerKind};
 use super::progress::{Shown, thousands};
-use super::report::report_json;
+use super::report::{RunModels, report_json};
 use super::signals::Listening;
 
 /// What is run.
@@ -25,6 +25,7 @@ pub struct Job {
 /// Runs a job to its end: signals, progress, report, verdict. Everything it says goes to stderr.
 pub fn run(job: &Job, flags: &RunFlags) -> Exit {
     let RunnerKind::Embedded = flags.runner;
+    let models = RunModels::start();
     let progress = Progress::new(job.graph.clone());
     let cancel = CancelToken::default();
     let listening = Listening::start(cancel.clone(), flags.drain_timeout);
@@ -35,7 +36,7 @@ pub fn run(job: &Job, flags: &RunFlags) -> Exit {
     let shown = Shown::start(flags.progress, progress.clone());
     let result = EmbeddedRunner::new(options).run_with_progress(&job.graph, &progress);
     drop(shown);
-    let written = write_report(job, flags, &progress, &result);
+    let written = write_report(job, flags, &progress, &result, &models);
     let exit = verdict(job, flags, &result, listening.last());
     match written {
         Ok(()) => exit,
@@ -46,10 +47,16 @@ pub fn run(job: &Job, flags: &RunFlags) -> Exit {
     }
 }
 
-fn write_report(job: &Job, flags: &RunFlags, progress: &Progress, result: &Result<JobReport>) -> Result<()> {
+fn write_report(
+    job: &Job,
+    flags: &RunFlags,
+    progress: &Progress,
+    result: &Result<JobReport>,
+    models: &RunModels,
+) -> Result<()> {
     let Some(path) = &flags.report else { return Ok(()) };
     let outcome = result.as_ref().map(|report| report.status);
-    let text = format!("{:#}\n", report_json(&job.name, progress, outcome));
+    let text = format!("{:#}\n", report_json(&job.name, progress, outcome, models.json()));
     std::fs::write(path, text).map_err(|error| {
         Error::new(ErrorKind::Output, "TB0520", format!("the report {} cannot be written", path.display()))
             .with_source(error)
