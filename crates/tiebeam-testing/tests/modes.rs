@@ -1,5 +1,7 @@
 //! The three modes: the same results in each, and each finds what it is there to find.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
