@@ -9,7 +9,8 @@ use tiebeam_inference::{InferenceArgs, ModelHandler, Tensor, Tensors};
 use tiebeam_onnx::Engine;
 use tiebeam_torch::modules::Linear;
 use tiebeam_torch::{
-    Architecture, Dim, ElementType, PytorchModelHandlerKeyedTensor, PytorchModelHandlerTensor, StateDict,
+    Architecture, Dim, ElementType, Param, ParamKind, PytorchModelHandlerKeyedTensor,
+    PytorchModelHandlerTensor, StateDict,
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -214,6 +215,30 @@ fn a_missing_or_foreign_file_is_named() {
         (ErrorKind::Model, "model file /nowhere/m.pth does not exist")
     );
     assert_eq!(refusal(linear("five.onnx")).code(), "TB0360");
+}
+
+#[test]
+fn an_architecture_of_ones_own_is_found_by_its_name() {
+    let plan = || {
+        Architecture::new("TwiceLinear", |params, g| {
+            let x = g.input("x", ElementType::F32, &[Dim::Named("n"), Dim::Fixed(1)]);
+            let times = g.constant(&[], &[params.number("times")? as f32])?;
+            let y = g.apply("linear", &Linear::new(1, 1), &x)?;
+            let y = g.mul(&y, &times)?;
+            g.output("y", &y);
+            Ok(())
+        })
+        .with_param(Param::optional("times", ParamKind::Number, Value::Double(2.0)))
+    };
+    tiebeam_torch::register(plan()).unwrap();
+    assert!(tiebeam_torch::architectures().contains(&"TwiceLinear".to_owned()));
+    let handler =
+        PytorchModelHandlerTensor::new(fixture("five.pth"), "TwiceLinear").with_engine(Engine::Rten);
+    assert_eq!(predictions(&handler, &[20.0]), [200.0]);
+    let handler = handler.with_params([("times", Value::Int64(-1))]);
+    assert_eq!(predictions(&handler, &[20.0]), [-100.0]);
+    let again = tiebeam_torch::register(plan()).unwrap_err();
+    assert_eq!(again.to_string(), "there is an architecture `TwiceLinear` already");
 }
 
 #[test]

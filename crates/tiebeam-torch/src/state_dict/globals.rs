@@ -83,11 +83,13 @@ pub(super) fn refused(module: &str, name: &str) -> Error {
     if module.starts_with("torch.nn.") || module == "__main__" || module.starts_with("torchvision.") {
         return whole_model(&format!("{module}.{name}"));
     }
-    if module == "torch" && name.ends_with("Storage") {
+    let types = ["uint", "float8", "complex", "qint", "quint", "bits"];
+    if module.starts_with("torch") && (name.ends_with("Storage") || types.iter().any(|t| name.starts_with(t)))
+    {
         return Error::new(
             ErrorKind::Model,
             "TB0364",
-            format!("refused: the tensors of torch.{name} have a type that is not supported"),
+            format!("refused: tensors of torch.{name} are not supported"),
         )
         .with_help("convert the tensors before saving, to float32 for instance");
     }

@@ -71,6 +71,11 @@ impl StateDict {
                 format!("model file {file} is a directory, not a state dict"),
             ));
         }
+        if !about.is_file() {
+            // A pipe or device could go on for ever.
+            let message = format!("model file {file} is not a regular file");
+            return Err(Error::new(ErrorKind::Model, "TB0360", message));
+        }
         let data = std::fs::read(path).map_err(unreadable)?;
         StateDict::from_bytes(&file, data)
     }

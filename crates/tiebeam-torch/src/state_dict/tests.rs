@@ -178,6 +178,44 @@ fn deflated_records_and_zip_comments_are_read() {
 }
 
 #[test]
+fn untyped_storages_have_the_tensors_own_type() {
+    let pickle = |dtype: &str, numel: u8| {
+        [
+            &b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v3\n((X\x07\0\0\0storage"[..],
+            b"ctorch.storage\nUntypedStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK",
+            &[numel],
+            b"tQK\x01K\x02\x85K\x01\x85\x89}",
+            dtype.as_bytes(),
+            b"tRs.",
+        ]
+        .concat()
+    };
+    let numbers: Vec<u8> = [7i16, -1, 300].iter().flat_map(|n| n.to_le_bytes()).collect();
+    let file = |pickle: &[u8]| archive(&[("m/data.pkl", pickle), ("m/data/0", &numbers)]);
+    let weights = StateDict::from_bytes("m", file(&pickle("ctorch\nint16\n", 6))).unwrap();
+    assert_eq!(weights.get("w").unwrap().to_f32(), [-1.0, 300.0]);
+    assert_eq!(refusal(file(&pickle("ctorch\nint16\n", 4))).code(), "TB0366");
+    assert_eq!(refusal(file(&pickle("N", 6))).message(), "a tensor is rebuilt without a dtype");
+}
+
+#[test]
+fn big_endian_files_are_refused() {
+    let pickle = tensor_pickle("FloatStorage", 4, 0, &[4], &[1]);
+    check(
+        archive(&[("m/data.pkl", &pickle), ("m/byteorder", b"big"), ("m/data/0", &[0; 16])]),
+        expect![[r#"
+            error[TB0364]: m.pth was written by a big-endian machine, which is not read
+              help: load it with torch on any machine and save it again"#]],
+    );
+    let mut legacy = bytes("five_pre16.pth");
+    let key = b"little_endian";
+    let at = legacy.windows(key.len()).position(|w| w == key).unwrap() + key.len();
+    let at = at + legacy[at..].iter().position(|byte| *byte == 0x88).unwrap();
+    legacy[at] = 0x89;
+    assert_eq!(refusal(legacy).code(), "TB0364");
+}
+
+#[test]
 fn refuses_code_by_name() {
     check(
         with_pickle(b"\x80\x02}(X\x01\0\0\0wcos\nsystem\nX\x06\0\0\0rm -rf\x85Rs."),
@@ -196,11 +234,9 @@ fn refuses_code_by_name() {
     for (global, message) in [
         ("ctorch\nload\n.", "refused: the pickle calls torch.load"),
         ("ctorch._utils\n_rebuild_qtensor\n.", "refused: the pickle calls torch._utils._rebuild_qtensor"),
+        ("ctorch\nuint16\n.", "refused: tensors of torch.uint16 are not supported"),
         ("ccollections\nCounter\n.", "refused: the pickle calls collections.Counter"),
-        (
-            "ctorch\nComplexFloatStorage\n.",
-            "refused: the tensors of torch.ComplexFloatStorage have a type that is not supported",
-        ),
+        ("ctorch\nComplexFloatStorage\n.", "refused: tensors of torch.ComplexFloatStorage are not supported"),
     ] {
         assert_eq!(refusal(with_pickle(format!("\x02{global}").as_bytes()).to_vec()).code(), "TB0362");
         let pickle = [b"\x80\x02", global.as_bytes()].concat();
@@ -251,6 +287,8 @@ fn foreign_files_are_named_for_what_they_are() {
 
     let missing = StateDict::open("/nowhere/five.pth").unwrap_err();
     assert_eq!(missing.to_string(), "model file /nowhere/five.pth does not exist");
+    let device = StateDict::open("/dev/zero").unwrap_err();
+    assert_eq!(device.to_string(), "model file /dev/zero is not a regular file");
     let directory = StateDict::open(env!("CARGO_MANIFEST_DIR")).unwrap_err();
     assert!(directory.to_string().ends_with("is a directory, not a state dict"), "{directory}");
     assert_eq!((missing.kind(), directory.kind()), (ErrorKind::Model, ErrorKind::Model));
