@@ -187,13 +187,12 @@ impl<T: Element> Codec<Iterable<T>> for IterableCodec<T> {
 
     fn decode(&self, input: &mut Reader, _: Nesting) -> Result<Iterable<T>> {
         let one = |input: &mut Reader| self.value.decode(input, Nesting::Nested);
-        let mut ahead = input.clone();
-        let state = match (ahead.array()? == (-1i32).to_be_bytes(), input.state()) {
+        let state = match (input.peek()? == (-1i32).to_be_bytes(), input.state()) {
             (true, Some(state)) => state.clone(),
             // Only the state-backed form is worth keeping encoded: the others' bytes are in memory already.
             _ => return decode_list(input, one).map(Iterable::from),
         };
-        *input = ahead;
+        input.array::<4>()?;
         // Where the first values end is known only by reading them; their bytes are kept for when there are more.
         let (mut values, mut first) = (Vec::new(), Vec::new());
         loop {
@@ -206,9 +205,9 @@ impl<T: Element> Codec<Iterable<T>> for IterableCodec<T> {
                     return Ok(Iterable(Source::State { first: first.into(), token, state, coder }));
                 }
                 count => {
-                    let start = input.clone();
+                    let start = input.position();
                     decode_many(count, &mut values, input, one)?;
-                    first.push(input.since(&start));
+                    first.push(input.since(start));
                 }
             }
         }

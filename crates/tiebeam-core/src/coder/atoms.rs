@@ -75,6 +75,20 @@ pub(crate) fn put_bytes(value: &[u8], out: &mut Vec<u8>, nesting: Nesting) {
     out.extend_from_slice(value);
 }
 
+/// What `read` makes of such bytes, which are not kept.
+#[inline]
+pub(crate) fn look_bytes<T>(
+    input: &mut Reader,
+    nesting: Nesting,
+    read: impl FnOnce(&[u8]) -> Result<T>,
+) -> Result<T> {
+    let n = match nesting {
+        Nesting::Outer => input.remaining(),
+        Nesting::Nested => input.length()?,
+    };
+    input.look(n, read)
+}
+
 /// Bytes that must be UTF-8.
 pub(crate) fn utf8(bytes: Bytes) -> Result<String> {
     utf8_str(&bytes).map(str::to_owned)
@@ -88,7 +102,12 @@ pub(crate) fn utf8_str(bytes: &[u8]) -> Result<&str> {
 
 /// Text as [`put_bytes`] writes it.
 pub(crate) fn take_arc_str(input: &mut Reader, nesting: Nesting) -> Result<Arc<str>> {
-    take_bytes(input, nesting).and_then(|bytes| utf8_str(&bytes).map(Arc::from))
+    look_bytes(input, nesting, |bytes| utf8_str(bytes).map(Arc::from))
+}
+
+/// Text as [`put_bytes`] writes it.
+pub(crate) fn take_string(input: &mut Reader, nesting: Nesting) -> Result<String> {
+    look_bytes(input, nesting, |bytes| utf8_str(bytes).map(str::to_owned))
 }
 
 /// A byte that is 0 or 1.
@@ -115,7 +134,7 @@ atom!(
     String,
     urn::STRING_UTF8,
     |value, out, n| put_bytes(value.as_bytes(), out, n),
-    |input, n| utf8(take_bytes(input, n)?),
+    |input, n| take_string(input, n),
     true
 );
 atom!(

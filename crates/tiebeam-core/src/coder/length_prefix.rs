@@ -1,7 +1,7 @@
 //! `beam:coder:length_prefix:v1`: a length, then the inner encoding in outer context.
 
 use super::{Codec, Coder, CoderSpec, LENGTH_PREFIX, Nesting, Reader};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 struct LengthPrefix<T>(Coder<T>);
 
@@ -40,17 +40,7 @@ impl<T: 'static> Codec<T> for LengthPrefix<T> {
 
     fn decode(&self, input: &mut Reader, _: Nesting) -> Result<T> {
         let n = input.length()?;
-        let mut inner = input.sub(n)?;
-        let value = self.0.decode(&mut inner, Nesting::Outer)?;
-        if inner.is_empty() {
-            Ok(value)
-        } else {
-            Err(Error::new(
-                ErrorKind::InvalidData,
-                "TB0105",
-                format!("{} bytes left over inside {}", inner.remaining(), self.spec()),
-            ))
-        }
+        input.within(n, |input| self.0.decode(input, Nesting::Outer))
     }
 
     fn spec(&self) -> CoderSpec {

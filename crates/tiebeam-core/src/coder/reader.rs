@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -19,14 +19,19 @@ pub trait IterableState: Send + Sync {
 /// A cursor over encoded bytes. Decoded [`Bytes`] share its buffer.
 #[derive(Clone)]
 pub struct Reader {
-    rest: Bytes,
+    bytes: Bytes,
+    /// What is left is `bytes[at..end]`. Both are moved instead of cutting the buffer, which would count references for
+    /// every value read.
+    at: usize,
+    end: usize,
     state: Option<Arc<dyn IterableState>>,
 }
 
 impl Reader {
     /// A cursor at the start of `bytes`.
     pub fn new(bytes: impl Into<Bytes>) -> Self {
-        Reader { rest: bytes.into(), state: None }
+        let bytes = bytes.into();
+        Reader { at: 0, end: bytes.len(), bytes, state: None }
     }
 
     /// Lets state-backed iterables be read.
@@ -41,14 +46,21 @@ impl Reader {
         self.state.as_ref()
     }
 
+    #[inline]
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.at..self.end]
+    }
+
     /// The bytes not yet read.
+    #[inline]
     pub fn remaining(&self) -> usize {
-        self.rest.len()
+        self.end - self.at
     }
 
     /// Whether everything was read.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.rest.is_empty()
+        self.at == self.end
     }
 
     /// The next `n` bytes.
@@ -56,37 +68,73 @@ impl Reader {
     /// # Errors
     /// When fewer are left.
     pub fn take(&mut self, n: usize) -> Result<Bytes> {
-        if n > self.rest.len() {
-            return Err(truncated(n, self.rest.len()));
+        if n > self.remaining() {
+            return Err(truncated(n, self.remaining()));
         }
-        Ok(self.rest.split_to(n))
+        self.at += n;
+        Ok(self.bytes.slice(self.at - n..self.at))
     }
 
-    /// The bytes that were read since `earlier`, a copy of this cursor taken before; they share its buffer.
-    pub fn since(&self, earlier: &Reader) -> Bytes {
-        earlier.rest.slice(..earlier.rest.len().saturating_sub(self.rest.len()))
+    /// What `read` makes of the next `n` bytes, which are not kept.
+    ///
+    /// # Errors
+    /// When fewer are left, and those of `read`.
+    #[inline]
+    pub fn look<T>(&mut self, n: usize, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        let Some(bytes) = self.rest().get(..n) else { return Err(truncated(n, self.remaining())) };
+        let value = read(bytes)?;
+        self.at += n;
+        Ok(value)
+    }
+
+    /// The bytes that were read since `start`, an earlier [`position`](Reader::position); they share the buffer.
+    pub fn since(&self, start: usize) -> Bytes {
+        self.bytes.slice(start.min(self.at)..self.at)
+    }
+
+    /// Where the cursor stands in its buffer.
+    pub fn position(&self) -> usize {
+        self.at
     }
 
     /// All bytes that are left.
     pub fn take_rest(&mut self) -> Bytes {
-        std::mem::take(&mut self.rest)
+        let start = std::mem::replace(&mut self.at, self.end);
+        self.bytes.slice(start..self.end)
     }
 
-    /// A cursor of its own over the next `n` bytes, with the same state.
+    /// Reads a value that is all of the next `n` bytes.
     ///
     /// # Errors
-    /// When fewer are left.
-    pub fn sub(&mut self, n: usize) -> Result<Reader> {
-        Ok(Reader { rest: self.take(n)?, state: self.state.clone() })
+    /// When fewer are left, those of `read`, and when it leaves some.
+    #[inline]
+    pub fn within<T>(&mut self, n: usize, read: impl FnOnce(&mut Reader) -> Result<T>) -> Result<T> {
+        if n > self.remaining() {
+            return Err(truncated(n, self.remaining()));
+        }
+        let outer = std::mem::replace(&mut self.end, self.at + n);
+        let value = read(self);
+        let left = self.remaining();
+        self.end = outer;
+        let value = value?;
+        if left > 0 {
+            return Err(Error::new(
+                ErrorKind::InvalidData,
+                "TB0105",
+                format!("{left} bytes left over of {n} that hold one value"),
+            ));
+        }
+        Ok(value)
     }
 
     /// The next byte.
     ///
     /// # Errors
     /// When nothing is left.
+    #[inline]
     pub fn u8(&mut self) -> Result<u8> {
-        let byte = *self.rest.first().ok_or_else(|| truncated(1, 0))?;
-        self.rest.advance(1);
+        let byte = *self.rest().first().ok_or_else(|| truncated(1, 0))?;
+        self.at += 1;
         Ok(byte)
     }
 
@@ -94,29 +142,38 @@ impl Reader {
     ///
     /// # Errors
     /// When fewer are left.
+    #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let Some(array) = self.rest.first_chunk::<N>().copied() else {
-            return Err(truncated(N, self.rest.len()));
-        };
-        self.rest.advance(N);
+        let array = self.peek()?;
+        self.at += N;
         Ok(array)
+    }
+
+    /// The next `N` bytes as an array; they are read again by what comes next.
+    ///
+    /// # Errors
+    /// When fewer are left.
+    #[inline]
+    pub fn peek<const N: usize>(&self) -> Result<[u8; N]> {
+        self.rest().first_chunk::<N>().copied().ok_or_else(|| truncated(N, self.remaining()))
     }
 
     /// The next varint, as Beam writes it: two's complement, seven bits a byte, low bits first.
     ///
     /// # Errors
     /// When it is cut off or longer than ten bytes.
+    #[inline]
     pub fn varint(&mut self) -> Result<i64> {
         let mut value = 0u64;
-        for (i, byte) in self.rest.iter().enumerate().take(10) {
+        for (i, byte) in self.rest().iter().enumerate().take(10) {
             value |= u64::from(byte & 0x7f) << (7 * i);
             if byte & 0x80 == 0 {
-                self.rest.advance(i + 1);
+                self.at += i + 1;
                 return Ok(value as i64);
             }
         }
-        Err(if self.rest.len() < 10 {
-            truncated(self.rest.len() + 1, self.rest.len())
+        Err(if self.remaining() < 10 {
+            truncated(self.remaining() + 1, self.remaining())
         } else {
             Error::new(ErrorKind::InvalidData, "TB0103", "a varint is longer than ten bytes")
         })
@@ -127,19 +184,21 @@ impl Reader {
     ///
     /// # Errors
     /// When it is cut off, negative, or more than the bytes that are left.
+    #[inline]
     pub fn length(&mut self) -> Result<usize> {
         let value = self.varint()?;
         match usize::try_from(value) {
-            Ok(n) if n <= self.rest.len() => Ok(n),
+            Ok(n) if n <= self.remaining() => Ok(n),
             _ => Err(Error::new(
                 ErrorKind::InvalidData,
                 "TB0104",
-                format!("a length of {value} where {} bytes are left", self.rest.len()),
+                format!("a length of {value} where {} bytes are left", self.remaining()),
             )),
         }
     }
 }
 
+#[cold]
 fn truncated(wanted: usize, left: usize) -> Error {
     Error::new(
         ErrorKind::InvalidData,
@@ -149,6 +208,7 @@ fn truncated(wanted: usize, left: usize) -> Error {
 }
 
 /// Writes a varint as [`Reader::varint`] reads it.
+#[inline]
 pub fn write_varint(value: i64, out: &mut Vec<u8>) {
     let mut rest = value as u64;
     while rest >= 0x80 {

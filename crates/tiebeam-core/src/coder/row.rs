@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::atoms::{bounded, put_bytes, take_arc_str, take_bool, take_bytes};
+use super::atoms::{bounded, look_bytes, put_bytes, take_arc_str, take_bool, take_bytes};
 use super::list::{decode_list, decode_many, encode_count};
 use super::nullable::take_presence;
 use super::schema_proto::{decode_schema, encode_schema};
@@ -117,19 +117,18 @@ impl Codec<Row> for DynamicRowCodec {
     }
 
     fn decode(&self, input: &mut Reader, _: Nesting) -> Result<Row> {
-        let payload = take_bytes(input, Nesting::Nested)?;
-        let schema = {
+        let schema = look_bytes(input, Nesting::Nested, |payload| {
             let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*read {
-                Some((last, schema)) if *last == payload => schema.clone(),
-                _ => {
-                    let schema = Arc::new(decode_schema(payload.clone())?);
-                    // A copy: the payload shares the buffer of everything that came with it.
-                    *read = Some((Bytes::copy_from_slice(&payload), schema.clone()));
-                    schema
-                }
+            if let Some((last, schema)) = &*read
+                && *last == payload
+            {
+                return Ok(schema.clone());
             }
-        };
+            let payload = Bytes::copy_from_slice(payload);
+            let schema = Arc::new(decode_schema(payload.clone())?);
+            *read = Some((payload, schema.clone()));
+            Ok(schema)
+        })?;
         decode_row(&schema, Fields::All, input)
     }
 
@@ -153,13 +152,30 @@ pub(crate) fn at_field(error: Error, name: &str) -> Error {
 }
 
 /// The absent fields of a row, by their place in the schema.
-pub(crate) struct Absent(Bytes);
+pub(crate) enum Absent {
+    /// Of a row of at most 64 fields.
+    Few(u64),
+    Many(Bytes),
+}
 
 impl Absent {
-    /// Whether the field at `index` is absent.
+    fn take(input: &mut Reader) -> Result<Absent> {
+        let n = input.length()?;
+        if n > 8 {
+            return input.take(n).map(Absent::Many);
+        }
+        input.look(n, |bytes| {
+            Ok(Absent::Few(bytes.iter().rev().fold(0, |bits, byte| bits << 8 | u64::from(*byte))))
+        })
+    }
+
+    /// Whether the field at `index` is absent. Writers may leave out bytes at the end that are 0.
+    #[inline]
     pub(crate) fn has(&self, index: usize) -> bool {
-        // Writers may leave out bytes at the end that are 0.
-        self.0.get(index / 8).is_some_and(|byte| byte >> (index % 8) & 1 != 0)
+        match self {
+            Absent::Few(bits) => index < 64 && bits >> index & 1 != 0,
+            Absent::Many(bytes) => bytes.get(index / 8).is_some_and(|byte| byte >> (index % 8) & 1 != 0),
+        }
     }
 }
 
@@ -181,7 +197,7 @@ pub(crate) fn put_header(count: usize, absent: impl Fn(usize) -> bool, out: &mut
 /// ones.
 pub(crate) fn take_header(count: usize, input: &mut Reader) -> Result<(usize, Absent)> {
     let written = input.varint()?;
-    let absent = Absent(take_bytes(input, Nesting::Nested)?);
+    let absent = Absent::take(input)?;
     match usize::try_from(written) {
         Ok(written) if written <= count => Ok((written, absent)),
         _ => Err(bad(format!("a row of {written} fields, the schema has {count}"))),
@@ -229,12 +245,14 @@ fn decode_row(schema: &Arc<Schema>, fields: Fields, input: &mut Reader) -> Resul
     if fields == Fields::All && written < count {
         return Err(bad(format!("a row of {written} fields, its own schema has {count}")));
     }
-    let mut values = vec![Value::Null; count];
+    let mut values: Arc<[Value]> = std::iter::repeat_n(Value::Null, count).collect();
+    // No one else has it yet, so that nothing is copied here.
+    let slots = Arc::make_mut(&mut values);
     for position in 0..count {
         let index = schema.written_at(position);
         let field = &schema.fields[index];
         if position < written && !absent.has(index) {
-            values[index] =
+            slots[index] =
                 decode_value(&field.field_type.kind, fields, input).map_err(|e| at_field(e, &field.name))?;
         } else if !field.field_type.nullable {
             return Err(bad(format!("field `{}` has no value and is not nullable", field.name)));

@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::atoms::{put_bytes, take_bytes, utf8_str};
+use super::atoms::{look_bytes, put_bytes, utf8_str};
 use super::row::{Absent, at_field, bad, put_header, take_header};
 use super::row_field::{RowField, other_type};
 use super::schema_proto::{decode_schema, encode_schema};
@@ -200,7 +200,7 @@ impl<T: NamedElement> Codec<T> for NamedCodec<T> {
     }
 
     fn decode(&self, input: &mut Reader, nesting: Nesting) -> Result<T> {
-        T::from_name(utf8_str(&take_bytes(input, nesting)?)?)
+        look_bytes(input, nesting, |name| T::from_name(utf8_str(name)?))
     }
 
     fn spec(&self) -> CoderSpec {
@@ -282,7 +282,7 @@ pub mod derived {
     }
 
     pub fn decode_name<T: NamedElement>(input: &mut Reader) -> Result<T> {
-        T::from_name(utf8_str(&take_bytes(input, Nesting::Nested)?)?)
+        look_bytes(input, Nesting::Nested, |name| T::from_name(utf8_str(name)?))
     }
 
     pub fn name_of(value: &Value) -> Result<&str> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 
-use super::atoms::{bounded, put_bytes, take_arc_str, take_bool, take_bytes, utf8};
+use super::atoms::{bounded, put_bytes, take_arc_str, take_bool, take_bytes, take_string};
 use super::list::{decode_list, encode_count};
 use super::nullable::take_presence;
 use super::row::{bad, decode_pairs, put_int32, take_header, take_int32};
@@ -150,7 +150,7 @@ fields! {
     f64, Double, false, |v, out| out.extend_from_slice(&v.to_be_bytes()), |input| input.array().map(f64::from_be_bytes),
         Value::Double(*v), Value::Double(v) => Ok(*v);
     String, String, true, |v, out| put_bytes(v.as_bytes(), out, Nesting::Nested),
-        |input| utf8(take_bytes(input, Nesting::Nested)?),
+        |input| take_string(input, Nesting::Nested),
         Value::String(v.as_str().into()), Value::String(v) => Ok(v.to_string());
     Arc<str>, String, true, |v, out| put_bytes(v.as_bytes(), out, Nesting::Nested),
         |input| take_arc_str(input, Nesting::Nested),

@@ -203,10 +203,9 @@ impl WindowCoder {
     /// As [`decode`](WindowCoder::decode).
     #[inline]
     pub fn decode_all(&self, input: &mut Reader) -> Result<Windows> {
-        let mut ahead = input.clone();
-        let count = i32::from_be_bytes(ahead.array()?);
+        let count = i32::from_be_bytes(input.peek()?);
         if count == 1 {
-            *input = ahead;
+            input.array::<4>()?;
             return self.decode(input).map(Windows::One);
         }
         if self.form == Form::Global && count != 0 {
@@ -277,22 +276,13 @@ impl Form {
             }
             Form::LengthPrefix(inner) => {
                 let n = input.length()?;
-                let mut content = input.sub(n)?;
-                let window = inner.decode(&mut content, max_timestamp)?;
-                if content.is_empty() {
-                    return Ok(window);
-                }
-                Err(Error::new(
-                    ErrorKind::InvalidData,
-                    "TB0105",
-                    format!("{} bytes left over inside a window", content.remaining()),
-                ))
+                input.within(n, |input| inner.decode(input, max_timestamp))
             }
             Form::Opaque => {
                 // Only behind a last instant and inside a length: both are known here.
                 let max_timestamp = max_timestamp.unwrap_or(Timestamp::END_OF_GLOBAL_WINDOW);
                 // A copy: the window may outlive the buffer that it came in by far.
-                let encoded = Bytes::copy_from_slice(&input.take_rest());
+                let encoded = input.look(input.remaining(), |bytes| Ok(Bytes::copy_from_slice(bytes)))?;
                 Ok(Window::Custom(std::sync::Arc::new(CustomWindow { max_timestamp, encoded })))
             }
         }
