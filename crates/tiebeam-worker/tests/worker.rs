@@ -633,6 +633,43 @@ fn side_inputs_are_read_through_state_page_by_page() {
 }
 
 #[test]
+fn values_that_the_runner_keeps_are_read_while_they_are_iterated() {
+    let p = Pipeline::new();
+    let words = p.apply(Create::of([(1i64, "a".to_owned())]));
+    words.group_by_key().step("Join").map(|(n, words): (i64, Iterable<String>)| {
+        // Twice: an iterable can be read again.
+        (n + words.count() as i64, words.iter().collect::<Vec<_>>().concat())
+    });
+    let graph = p.build().unwrap();
+    let (source, out) = (input_of(&graph, "Join"), edge_of(&graph, "Join"));
+    let (worker, runner, mut descriptor) = connected(&graph, &["Join"], &[out]);
+    let text = CoderSpec::leaf(urn::STRING_UTF8);
+    let spec = CoderSpec::of(
+        urn::KV,
+        [CoderSpec::leaf(urn::VARINT), CoderSpec::of(urn::STATE_BACKED_ITERABLE, [text])],
+    );
+    runner::set_port_coder(&mut descriptor, &source_id(source), &spec, GLOBAL);
+    runner.replace(descriptor);
+    // Time, one window, no pane; the key 7; -1, a block of one value, then a token for the rest.
+    let mut input = encoded(i64::coder(), GLOBAL, &global(&[7i64])).to_vec();
+    input.extend([255, 255, 255, 255, 1, 1, b'x']);
+    tiebeam_core::coder::write_varint(-1, &mut input);
+    input.extend([3, b't', b'o', b'k']);
+    runner.serve(|key: &StateKey| match key.r#type.as_ref().unwrap() {
+        // Pages are of two bytes: none of these values is cut by the end of one.
+        state_key::Type::Runner(runner) if &runner.key[..] == b"tok" => vec![1, b'y', 1, b'z'],
+        other => panic!("asked for {other:?}"),
+    });
+    let answer = run(&worker, &runner, source, input.clone().into()).unwrap();
+    let output = decoded(<(i64, String)>::coder(), GLOBAL, answer.data(&sink_id(out)));
+    assert_eq!(output, global(&[(10, "xyz".to_owned())]));
+    // State that does not come ends the bundle.
+    runner.serve(|_: &StateKey| vec![9, b'y']);
+    let error = run(&worker, &runner, source, input.into()).unwrap_err();
+    assert!(error.starts_with("error[TB0104]: Join: a length of 9"), "{error}");
+}
+
+#[test]
 fn a_refused_state_request_fails_the_bundle_at_its_step() {
     let (graph, out) = joins();
     let (worker, runner, _) = connected(&graph, &["Join"], &[out]);
