@@ -2,7 +2,10 @@
 
 pub mod compression;
 pub mod csv;
+pub mod files;
 pub mod fs;
+#[cfg(feature = "images")]
+pub mod images;
 pub mod json;
 mod lines;
 mod number;

@@ -37,10 +37,11 @@ impl Default for Splitting {
 }
 
 impl Splitting {
-    /// Never cuts a file.
+    /// Never cuts a file, and keeps empty ones.
     pub const WHOLE: Splitting = Splitting { max_bytes: u64::MAX, min_bytes: u64::MAX, parts: Some(1) };
 
-    /// The ranges of some files. A compressed file is one range; an empty one none.
+    /// The ranges of some files. A compressed file is one range; an empty one none, unless files are read as
+    /// [wholes](Splitting::WHOLE).
     ///
     /// # Errors
     /// As [`Compression::of_path`].
@@ -53,9 +54,9 @@ impl Splitting {
         let min = self.min_bytes.max(1);
         let wanted = total.div_ceil((parts as u64).max(1)).clamp(min, self.max_bytes.max(min));
         let mut ranges = Vec::new();
-        for file in files.iter().filter(|file| file.size > 0) {
+        for file in files.iter().filter(|file| file.size > 0 || *self == Splitting::WHOLE) {
             let pieces = match compression.of_path(&file.path)?.is_splittable() {
-                true => file.size.div_ceil(wanted),
+                true => file.size.div_ceil(wanted).max(1),
                 false => 1,
             };
             // Parts of equal size, so that no small rest is left.

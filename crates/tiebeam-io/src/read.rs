@@ -397,7 +397,7 @@ impl<R: RangeReader> DoFn for ReadRange<R> {
             out.forward(Batch::uniform(values, cx.info().clone()));
             out.check()?;
             if cx.bundle().is_cancelled() {
-                return Err(Error::new(ErrorKind::Cancelled, "TB0502", "the job was cancelled"));
+                return Err(Error::new(ErrorKind::Cancelled, "TB0510", "the job was cancelled"));
             }
             Ok(())
         };

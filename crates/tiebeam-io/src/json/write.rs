@@ -209,7 +209,7 @@ pub(crate) fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Bytes from base64 with or without padding; none when it is not that.
-pub(super) fn read_base64(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn read_base64(text: &str) -> Option<Vec<u8>> {
     let text = text.as_bytes();
     let unpadded = match text {
         [start @ .., b'=', b'='] | [start @ .., b'='] if text.len() % 4 == 0 => start,
