@@ -1,0 +1,84 @@
+//! The examples are tests: each runs as it is, on one thread and two, and says what its head says.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Parser;
+use tiebeam::graph::Graph;
+use tiebeam::prelude::*;
+
+#[path = "../../../examples/branch.rs"]
+#[allow(dead_code)] // its main
+mod branch;
+#[path = "../../../examples/sequence.rs"]
+#[allow(dead_code)]
+mod sequence;
+#[path = "../../../examples/times_five.rs"]
+#[allow(dead_code)]
+mod times_five;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn graph(build: fn(&Pipeline, &Options), arguments: &[&str], output: &Path) -> Arc<Graph> {
+    std::env::set_current_dir(root()).unwrap();
+    let output = output.to_str().unwrap();
+    let arguments = ["example", "--output", output].into_iter().chain(arguments.iter().copied());
+    let p = Pipeline::new();
+    build(&p, &Options::parse_from(arguments));
+    p.build().unwrap()
+}
+
+fn lines(dir: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.file_name().unwrap().to_str().unwrap().starts_with('.') {
+            lines.extend(std::fs::read_to_string(path).unwrap().lines().map(str::to_owned));
+        }
+    }
+    lines.sort();
+    lines
+}
+
+fn check(build: fn(&Pipeline, &Options), arguments: &[&str], expected: &[&str]) {
+    for threads in [1, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let graph = graph(build, arguments, &dir.path().join("part"));
+        let runner = EmbeddedRunner::new(RunnerOptions::default().with_threads(threads));
+        let report = runner.run(&graph).unwrap();
+        assert_eq!(lines(dir.path()), expected, "{arguments:?}, {threads} threads");
+        assert_eq!(report.dead_letters(), 0);
+    }
+}
+
+#[test]
+fn times_five_says_the_same_from_every_format() {
+    for model in ["five.pth", "five_pre16.pth", "five.safetensors", "five.onnx"] {
+        let model = format!("model=fixtures/models/{model}");
+        check(times_five::build, &["--set", &model], &["20 -> 100", "30 -> 150", "40 -> 200"]);
+    }
+}
+
+#[test]
+fn branch_asks_two_models_about_the_same_numbers() {
+    let expected = ["20: five says 100, ten says 200", "30: five says 150, ten says 300", "40: five says 200, ten says 400"];
+    check(branch::build, &[], &expected);
+}
+
+#[test]
+fn sequence_gives_one_models_answers_to_the_next() {
+    check(sequence::build, &[], &["100 -> 1000", "150 -> 1500", "200 -> 2000"]);
+}
+
+#[test]
+fn a_missing_model_is_refused_before_any_input_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = ["--input", "no/such/input.csv", "--set", "model=no/such/model.pth"];
+    let graph = graph(times_five::build, &arguments, &dir.path().join("part"));
+    let error = EmbeddedRunner::default().run(&graph).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Model, "{error}");
+    assert!(error.to_string().contains("no/such/model.pth"), "{error}");
+    assert!(lines(dir.path()).is_empty());
+}
