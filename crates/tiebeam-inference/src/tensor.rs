@@ -314,7 +314,11 @@ impl Tensor {
     pub fn into_rows(self) -> Result<Vec<Tensor>> {
         let shape = self.shape();
         let Some((n, rest)) = shape.split_first() else {
-            return Err(Error::new(ErrorKind::InvalidArgument, "TB0310", "a tensor without axes has no rows"));
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "TB0310",
+                "a tensor without axes has no rows",
+            ));
         };
         let row_shape = Shape::of(rest);
         if *n == 1 {

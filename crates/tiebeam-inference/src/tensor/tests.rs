@@ -180,3 +180,18 @@ fn named_tensors_keep_order_and_names() {
     assert_eq!(error.message(), "2 names for 1 tensors");
     assert_eq!(DType::from_name("float16"), None);
 }
+
+#[test]
+fn a_tensor_falls_into_its_rows() {
+    let rows = |tensor: Tensor| tensor.into_rows().unwrap();
+    let two = Tensor::new(&[2, 1], vec![1.0f32, 2.0]).unwrap();
+    assert_eq!(rows(two), [Tensor::vector(vec![1.0f32]), Tensor::vector(vec![2.0f32])]);
+    assert_eq!(rows(Tensor::vector(vec![1i64, 2])), [Tensor::scalar(1i64), Tensor::scalar(2i64)]);
+    let one = Tensor::new(&[1, 2, 2], vec![1u8, 2, 3, 4]).unwrap();
+    assert_eq!(rows(one), [Tensor::new(&[2, 2], vec![1u8, 2, 3, 4]).unwrap()]);
+    let empty = Tensor::new(&[3, 0], Vec::<f64>::new()).unwrap();
+    assert_eq!(rows(empty), vec![Tensor::vector(Vec::<f64>::new()); 3]);
+    assert_eq!(rows(Tensor::new(&[0, 5], Vec::<f32>::new()).unwrap()), []);
+    let error = Tensor::scalar(1.0f32).into_rows().unwrap_err();
+    assert_eq!(error.message(), "a tensor without axes has no rows");
+}

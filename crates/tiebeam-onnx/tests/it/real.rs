@@ -8,7 +8,7 @@ use crate::support::*;
 #[test]
 fn magika_agrees_on_every_engine() {
     let Some(path) = cached(&|path| path.ends_with("models/standard_v3_3/model.onnx")) else {
-        eprintln!("magika is not tried: no models/standard_v3_3/model.onnx in ~/.cache/tiebeam");
+        eprintln!("magika is not tried: its model is not in the cache (`cargo xtask fetch magika`)");
         return;
     };
     let text = b"fn main() { println!(\"{}\", 6 * 7); } // a small program in Rust ";

@@ -20,7 +20,8 @@ pub fn cached(matches: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
             inner.into_iter().find_map(|path| walk(path, depth - 1, matches))
         })
     }
-    walk(&Path::new(&std::env::var_os("HOME")?).join(".cache/tiebeam"), 7, matches)
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/tiebeam"));
+    walk(&std::env::var_os("TIEBEAM_CACHE").map(PathBuf::from).or_else(home)?, 7, matches)
 }
 
 /// ONNX Runtime's library, if this machine has one.
@@ -33,7 +34,7 @@ pub fn ort_library() -> Option<PathBuf> {
     static SAID: Once = Once::new();
     SAID.call_once(|| {
         if found.is_none() {
-            eprintln!("ONNX Runtime is not tried: no library in ORT_DYLIB_PATH or ~/.cache/tiebeam");
+            eprintln!("ONNX Runtime is not tried: no library in ORT_DYLIB_PATH or the cache (`cargo xtask fetch onnxruntime`)");
         }
     });
     found
