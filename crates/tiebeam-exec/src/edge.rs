@@ -10,6 +10,7 @@ use tiebeam_core::{BATCH_SIZE, Batch, BatchBuilder, Element, Error, Receiver, Re
 
 use crate::flatten::Flatten;
 use crate::par_do::ParDo;
+use crate::reshuffle::ReshuffleParts;
 use crate::stage::Operator;
 use crate::windows::AssignWindows;
 
@@ -149,6 +150,11 @@ pub trait EdgeType: Send + Sync {
     fn flatten(&self) -> Arc<dyn Operator>;
     /// The operator that gives elements of this type windows.
     fn assign_windows(&self, window_fn: Arc<dyn WindowFn>) -> Arc<dyn Operator>;
+    /// The parts of a reshuffle of this type's elements with windows of that coder, for engines that know no reshuffle.
+    ///
+    /// # Errors
+    /// When the window coder is unknown.
+    fn reshuffle(&self, window: &CoderSpec) -> Result<ReshuffleParts>;
     /// Encodes the elements of a batch alone, without times and windows, each in nested context; gives each to `each`
     /// with what it carries. What side inputs are made of.
     ///
@@ -233,6 +239,10 @@ impl<T: Element> EdgeType for TypedEdge<T> {
 
     fn assign_windows(&self, window_fn: Arc<dyn WindowFn>) -> Arc<dyn Operator> {
         Arc::new(ParDo::of(AssignWindows::<T>::new(window_fn)))
+    }
+
+    fn reshuffle(&self, window: &CoderSpec) -> Result<ReshuffleParts> {
+        ReshuffleParts::new(self.coder.clone(), window)
     }
 
     fn encode_values(

@@ -10,6 +10,7 @@ pub mod group;
 pub mod harness;
 pub mod panics;
 pub mod par_do;
+pub mod reshuffle;
 pub mod side_input;
 pub mod stage;
 pub mod window_table;
@@ -19,6 +20,7 @@ pub use edge::{AnyBatch, AnyReceiver, BatchSink, EdgeType, EncodedSink, TypedEdg
 pub use group::{GroupReader, GroupType, KeyedBatch, KeyedSink, TypedGroup};
 pub use harness::{EncodedValues, Harness, WireCoders};
 pub use par_do::ParDo;
+pub use reshuffle::ReshuffleParts;
 pub use side_input::{Access, SideInputSpec};
 pub use stage::{EdgeId, EdgeSpec, NodeSpec, Operator, Stage, StageSpec, StepStats};
 pub use window_table::WindowTable;

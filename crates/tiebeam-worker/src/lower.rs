@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use tiebeam_core::coder::{WindowCoder, urn};
 use tiebeam_core::{CoderSpec, Error, ErrorKind, Result, WindowFn, WindowingStrategy};
-use tiebeam_exec::{EdgeId, EdgeSpec, EdgeType, NodeSpec, Operator, StageSpec};
-use tiebeam_graph::{GraphNode, NodeKind};
+use tiebeam_exec::{EdgeId, EdgeSpec, EdgeType, NodeSpec, Operator, ReshuffleParts, StageSpec};
+use tiebeam_graph::{Graph, GraphNode, NodeKind};
 use tiebeam_model::fn_api::{ProcessBundleDescriptor, RemoteGrpcPort};
 use tiebeam_model::pipeline::{CombinePayload, FunctionSpec, PTransform, ParDoPayload};
 use tiebeam_model::tiebeam::WindowIntoPayload;
@@ -166,6 +166,9 @@ impl<'a> Lowering<'a> {
         let function = payload.do_fn.ok_or_else(|| missing("the function of transform", id))?;
         let steps = self.steps;
         let node = steps.find(&function.urn, &function.payload, id)?;
+        if function.urn == urns::own::SPREAD_FN || function.urn == urns::own::GATHER_FN {
+            return self.reshuffle(id, transform, &function.urn, node);
+        }
         let (NodeKind::ParDo(operator) | NodeKind::AssignWindows(operator)) = &node.kind else {
             return Err(wrong_kind(id, node, "ParDo"));
         };
@@ -198,6 +201,44 @@ impl<'a> Lowering<'a> {
             work: Work::Operator(operator.clone()),
             inputs: vec![input],
             outputs,
+        });
+        Ok(())
+    }
+
+    /// One half of a reshuffle, for a runner that knows none itself.
+    fn reshuffle(&mut self, id: &str, transform: &PTransform, urn: &str, node: &GraphNode) -> Result<()> {
+        let (NodeKind::Reshuffle | NodeKind::ReshuffleOneByOne) = &node.kind else {
+            return Err(wrong_kind(id, node, "half of a Reshuffle"));
+        };
+        let (edge_type, parts) = reshuffle_parts(self.steps.graph(), node)?;
+        let (piece, operator, from, to) = if urn == urns::own::SPREAD_FN {
+            ("Spread", parts.spread, edge_type, parts.keyed)
+        } else {
+            ("Gather", parts.gather, parts.group.grouped_edge(), edge_type)
+        };
+        self.single(id, transform, format!("{}/{piece}", node.step).into(), operator, from, to)
+    }
+
+    /// A transform of one input and one output, both of known type.
+    fn single(
+        &mut self,
+        id: &str,
+        transform: &PTransform,
+        step: Arc<str>,
+        operator: Arc<dyn Operator>,
+        from: Arc<dyn EdgeType>,
+        to: Arc<dyn EdgeType>,
+    ) -> Result<()> {
+        let input = self.edge(only(&transform.inputs, id, "input")?)?;
+        let output = self.edge(only(&transform.outputs, id, "output")?)?;
+        self.types.insert(input, from);
+        self.types.insert(output, to);
+        self.drafts.push(Draft {
+            transform: id.to_owned(),
+            step,
+            work: Work::Operator(operator),
+            inputs: vec![input],
+            outputs: vec![output],
         });
         Ok(())
     }
@@ -292,18 +333,8 @@ impl<'a> Lowering<'a> {
     fn map_windows(&mut self, id: &str, transform: &PTransform, spec: &FunctionSpec) -> Result<()> {
         let mapping = FunctionSpec::decode(spec.payload.as_ref()).map_err(|error| damaged(id, error))?;
         let window_fn = map_windows::side_window_fn(&mapping, self.steps.graph())?;
-        let input = self.edge(only(&transform.inputs, id, "input")?)?;
-        let output = self.edge(only(&transform.outputs, id, "output")?)?;
-        self.types.insert(input, map_windows::edge_type());
-        self.types.insert(output, map_windows::edge_type());
-        self.drafts.push(Draft {
-            transform: id.to_owned(),
-            step: id.into(),
-            work: Work::Operator(map_windows::operator(window_fn)),
-            inputs: vec![input],
-            outputs: vec![output],
-        });
-        Ok(())
+        let (from, to) = (map_windows::edge_type(), map_windows::edge_type());
+        self.single(id, transform, id.into(), map_windows::operator(window_fn), from, to)
     }
 
     fn combine(&mut self, id: &str, transform: &PTransform, spec: &FunctionSpec) -> Result<()> {
@@ -336,18 +367,7 @@ impl<'a> Lowering<'a> {
             }
             _ => ("Combine", &parts.combine_grouped, parts.input_group.grouped_edge(), of_output()?),
         };
-        let input = self.edge(only(&transform.inputs, id, "input")?)?;
-        let output = self.edge(only(&transform.outputs, id, "output")?)?;
-        self.types.insert(input, from);
-        self.types.insert(output, to);
-        self.drafts.push(Draft {
-            transform: id.to_owned(),
-            step: format!("{}/{piece}", node.step).into(),
-            work: Work::Operator(operator.clone()),
-            inputs: vec![input],
-            outputs: vec![output],
-        });
-        Ok(())
+        self.single(id, transform, format!("{}/{piece}", node.step).into(), operator.clone(), from, to)
     }
 
     fn unread_edge(&mut self) -> EdgeId {
@@ -433,6 +453,17 @@ impl<'a> Lowering<'a> {
             sides: self.sides,
         })
     }
+}
+
+/// The element type of a reshuffle, and its parts.
+pub(crate) fn reshuffle_parts(
+    graph: &Graph,
+    node: &GraphNode,
+) -> Result<(Arc<dyn EdgeType>, ReshuffleParts)> {
+    let edge = node.outputs.first().ok_or_else(|| Error::internal(format!("{} makes nothing", node.step)))?;
+    let edge = graph.edge(edge.edge)?;
+    let parts = edge.edge_type.reshuffle(&edge.windowing.window_fn.window_coder())?;
+    Ok((edge.edge_type.clone(), parts))
 }
 
 fn node_of(draft: Draft, types: &HashMap<EdgeId, Arc<dyn EdgeType>>) -> Result<NodeSpec> {

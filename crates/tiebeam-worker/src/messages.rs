@@ -6,7 +6,8 @@ use tiebeam_core::{Error, Result, WindowingStrategy};
 use tiebeam_exec::{Access, EdgeSpec, Operator};
 use tiebeam_graph::{CombineParts, GraphNode};
 use tiebeam_model::pipeline::{
-    CombinePayload, FunctionSpec, PCollection, ParDoPayload, SideInput, is_bounded,
+    CombinePayload, FunctionSpec, PCollection, ParDoPayload, SideInput, Trigger, is_bounded, output_time,
+    trigger,
 };
 use tiebeam_model::tiebeam::WindowIntoPayload;
 use tiebeam_model::{Message, pipeline, urns};
@@ -44,10 +45,28 @@ impl<'a> Messages<'a> {
 
     fn strategy(&mut self, strategy: &WindowingStrategy) -> String {
         let message = strategy_to_proto(strategy, &mut self.coders, ENVIRONMENT);
+        self.strategy_id(message)
+    }
+
+    fn strategy_id(&mut self, message: pipeline::WindowingStrategy) -> String {
         let next = format!("w{}", self.strategies.len());
         let id = self.strategy_ids.entry(message.encode_to_vec()).or_insert(next).clone();
         self.strategies.entry(id.clone()).or_insert(message);
         id
+    }
+
+    /// A PCollection inside a reshuffle: whatever reaches its grouping goes on at once.
+    pub(crate) fn passing_on(&mut self, edge: &EdgeSpec) -> PCollection {
+        let one = Trigger {
+            trigger: Some(trigger::Trigger::ElementCount(trigger::ElementCount { element_count: 1 })),
+        };
+        let again = trigger::Repeat { subtrigger: Some(Box::new(one)) };
+        let message = pipeline::WindowingStrategy {
+            trigger: Some(Trigger { trigger: Some(trigger::Trigger::Repeat(Box::new(again))) }),
+            output_time: output_time::Enum::EarliestInPane.into(),
+            ..strategy_to_proto(&edge.windowing, &mut self.coders, ENVIRONMENT)
+        };
+        PCollection { windowing_strategy_id: self.strategy_id(message), ..self.pcollection(edge) }
     }
 
     pub(crate) fn pcollection(&mut self, edge: &EdgeSpec) -> PCollection {
@@ -83,6 +102,13 @@ impl<'a> Messages<'a> {
         let do_fn = function(urns::own::DO_FN, self.steps.payload(node).encode_to_vec());
         let payload = ParDoPayload { do_fn: Some(do_fn), side_inputs, ..ParDoPayload::default() };
         Ok(function(urns::transform::PAR_DO, payload.encode_to_vec()))
+    }
+
+    /// One half of a reshuffle.
+    pub(crate) fn half_reshuffle(&self, node: &GraphNode, urn: &str) -> FunctionSpec {
+        let do_fn = function(urn, self.steps.payload(node).encode_to_vec());
+        let payload = ParDoPayload { do_fn: Some(do_fn), ..ParDoPayload::default() };
+        function(urns::transform::PAR_DO, payload.encode_to_vec())
     }
 
     /// A whole combine or one of its parts.

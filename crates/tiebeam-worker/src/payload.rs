@@ -68,7 +68,8 @@ impl Steps {
     /// # Errors
     /// When the payload is foreign or damaged, or was made by another pipeline than this worker's.
     pub fn find(&self, urn: &str, payload: &[u8], transform: &str) -> Result<&GraphNode> {
-        if urn != urns::own::DO_FN && urn != urns::own::COMBINE_FN {
+        let own = [urns::own::DO_FN, urns::own::COMBINE_FN, urns::own::SPREAD_FN, urns::own::GATHER_FN];
+        if !own.contains(&urn) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 "TB0544",

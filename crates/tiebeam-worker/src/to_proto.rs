@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use tiebeam_core::{Error, Result};
+use tiebeam_core::{Error, Result, WindowingStrategy};
 use tiebeam_exec::{EdgeId, EdgeSpec, EdgeType};
 use tiebeam_graph::{CombineParts, Graph, GraphNode, NodeKind};
-use tiebeam_model::pipeline::{Components, Environment, FunctionSpec, PTransform, Pipeline};
+use tiebeam_model::pipeline::{Components, Environment, FunctionSpec, PCollection, PTransform, Pipeline};
 use tiebeam_model::urns;
 
+use crate::lower::reshuffle_parts;
 use crate::messages::{ENVIRONMENT, Messages, function};
 use crate::payload::Steps;
 
@@ -59,7 +60,7 @@ pub fn default_environment() -> Environment {
 pub fn to_proto(graph: &Arc<Graph>, environment: Environment) -> Result<Pipeline> {
     let steps = Steps::new(graph.clone());
     let mut writer =
-        Writer { messages: Messages::new(&steps), transforms: BTreeMap::new(), extra: Vec::new() };
+        Writer { messages: Messages::new(&steps), transforms: BTreeMap::new(), inner: Vec::new() };
     let mut ids: HashMap<&str, String> = HashMap::new();
     let composites = composites(graph);
     for node in &graph.nodes {
@@ -94,13 +95,9 @@ pub fn to_proto(graph: &Arc<Graph>, environment: Environment) -> Result<Pipeline
     for (scope, subtransforms) in children {
         writer.composite(graph, scope, subtransforms);
     }
-    let Writer { mut messages, transforms, extra } = writer;
-    let pcollections = graph
-        .edges
-        .iter()
-        .chain(&extra)
-        .map(|edge| (pcollection_id(edge.id), messages.pcollection(edge)))
-        .collect();
+    let Writer { mut messages, transforms, inner } = writer;
+    let pcollections = graph.edges.iter().map(|edge| (pcollection_id(edge.id), messages.pcollection(edge)));
+    let pcollections = pcollections.collect::<Vec<_>>().into_iter().chain(inner).collect();
     let environment = Environment { capabilities: capabilities(), ..environment };
     Ok(Pipeline {
         components: Some(Components {
@@ -139,8 +136,8 @@ fn composites(graph: &Graph) -> BTreeSet<usize> {
 struct Writer<'a> {
     messages: Messages<'a>,
     transforms: BTreeMap<String, PTransform>,
-    /// PCollections inside combines.
-    extra: Vec<EdgeSpec>,
+    /// PCollections inside combines and reshuffles, with their ids.
+    inner: Vec<(String, PCollection)>,
 }
 
 impl Writer<'_> {
@@ -155,9 +152,7 @@ impl Writer<'_> {
         let (spec, environment) = match &node.kind {
             NodeKind::Impulse => (function(urns::transform::IMPULSE, Vec::new()), ""),
             NodeKind::GroupByKey(_) => (function(urns::transform::GROUP_BY_KEY, Vec::new()), ""),
-            NodeKind::Reshuffle | NodeKind::ReshuffleOneByOne => {
-                (function(urns::transform::RESHUFFLE, Vec::new()), "")
-            }
+            NodeKind::Reshuffle | NodeKind::ReshuffleOneByOne => return self.reshuffle(node, id),
             NodeKind::Flatten(_) => (function(urns::transform::FLATTEN, Vec::new()), ""),
             NodeKind::ParDo(operator) => (self.messages.par_do(node, &**operator)?, ENVIRONMENT),
             NodeKind::AssignWindows(_) => (self.messages.assign_windows(node, windowing()?), ENVIRONMENT),
@@ -181,35 +176,98 @@ impl Writer<'_> {
     fn combine(&mut self, node: &GraphNode, id: &str, parts: &CombineParts) -> Result<()> {
         let output =
             node.outputs.first().ok_or_else(|| Error::internal(format!("{} makes nothing", node.step)))?;
-        let graph = self.messages.steps.graph().clone();
-        let grouped = EdgeId(graph.edges.len() + self.extra.len());
-        self.extra.push(EdgeSpec {
-            id: grouped,
-            name: format!("{id}/GroupByKey").into(),
-            edge_type: parts.input_group.grouped_edge() as Arc<dyn EdgeType>,
-            windowing: graph.edge(output.edge)?.windowing.clone(),
-        });
-        let between = BTreeMap::from([("main".to_owned(), pcollection_id(grouped))]);
+        let windowing = self.messages.steps.graph().edge(output.edge)?.windowing.clone();
+        let grouped =
+            self.inner(format!("{id}/GroupByKey"), parts.input_group.grouped_edge(), windowing, false);
         let whole = self.messages.combine(urns::transform::COMBINE_PER_KEY, node, parts);
         let values = self.messages.combine(urns::transform::COMBINE_GROUPED_VALUES, node, parts);
-        let (group_id, values_id) = (format!("{id}/GroupByKey"), format!("{id}/CombineGroupedValues"));
-        let transform =
-            |unique_name: &str, spec: FunctionSpec, inputs, outputs, environment: &str| PTransform {
-                unique_name: unique_name.to_owned(),
-                spec: Some(spec),
-                inputs,
-                outputs,
-                environment_id: environment.to_owned(),
-                ..PTransform::default()
-            };
-        let group = function(urns::transform::GROUP_BY_KEY, Vec::new());
         let (inputs, outputs) = (inputs_of(node), outputs_of(node));
-        let group = transform(&group_id, group, inputs.clone(), between.clone(), "");
-        let values = transform(&values_id, values, between, outputs.clone(), ENVIRONMENT);
-        let mut whole = transform(id, whole, inputs, outputs, ENVIRONMENT);
-        whole.subtransforms = vec![group_id.clone(), values_id.clone()];
-        self.transforms.extend([(group_id, group), (values_id, values), (id.to_owned(), whole)]);
+        let group = function(urns::transform::GROUP_BY_KEY, Vec::new());
+        let pieces = [
+            self.piece(id, "GroupByKey", group, inputs.clone(), main(grouped), ""),
+            self.piece(id, "CombineGroupedValues", values, main(grouped), outputs.clone(), ENVIRONMENT),
+        ];
+        self.whole(id, whole, inputs, outputs, pieces.into());
         Ok(())
+    }
+
+    /// A reshuffle is a composite that runners may know: keys of no meaning, a GroupByKey, and the elements out again.
+    fn reshuffle(&mut self, node: &GraphNode, id: &str) -> Result<()> {
+        let (_, parts) = reshuffle_parts(self.messages.steps.graph(), node)?;
+        let global = WindowingStrategy::global;
+        let keyed = self.inner(format!("{id}/Spread"), parts.keyed, global(), true);
+        let grouped = self.inner(format!("{id}/GroupByKey"), parts.group.grouped_edge(), global(), true);
+        let (inputs, outputs) = (inputs_of(node), outputs_of(node));
+        let spread = self.messages.half_reshuffle(node, urns::own::SPREAD_FN);
+        let group = function(urns::transform::GROUP_BY_KEY, Vec::new());
+        let gather = self.messages.half_reshuffle(node, urns::own::GATHER_FN);
+        let pieces = [
+            self.piece(id, "Spread", spread, inputs.clone(), main(keyed), ENVIRONMENT),
+            self.piece(id, "GroupByKey", group, main(keyed), main(grouped), ""),
+            self.piece(id, "Gather", gather, main(grouped), outputs.clone(), ENVIRONMENT),
+        ];
+        self.whole(id, function(urns::transform::RESHUFFLE, Vec::new()), inputs, outputs, pieces.into());
+        Ok(())
+    }
+
+    /// A PCollection inside a composite that the graph does not have.
+    fn inner(
+        &mut self,
+        name: String,
+        edge_type: Arc<dyn EdgeType>,
+        windowing: WindowingStrategy,
+        passing_on: bool,
+    ) -> EdgeId {
+        let id = EdgeId(self.messages.steps.graph().edges.len() + self.inner.len());
+        let edge = EdgeSpec { id, name: name.into(), edge_type, windowing };
+        let message =
+            if passing_on { self.messages.passing_on(&edge) } else { self.messages.pcollection(&edge) };
+        self.inner.push((pcollection_id(id), message));
+        id
+    }
+
+    /// A primitive inside a composite; gives its id.
+    fn piece(
+        &mut self,
+        whole: &str,
+        piece: &str,
+        spec: FunctionSpec,
+        inputs: BTreeMap<String, String>,
+        outputs: BTreeMap<String, String>,
+        environment: &str,
+    ) -> String {
+        let id = format!("{whole}/{piece}");
+        let transform = PTransform {
+            unique_name: id.clone(),
+            spec: Some(spec),
+            inputs,
+            outputs,
+            environment_id: environment.to_owned(),
+            ..PTransform::default()
+        };
+        self.transforms.insert(id.clone(), transform);
+        id
+    }
+
+    fn whole(
+        &mut self,
+        id: &str,
+        spec: FunctionSpec,
+        inputs: BTreeMap<String, String>,
+        outputs: BTreeMap<String, String>,
+        subtransforms: Vec<String>,
+    ) {
+        let transform = PTransform {
+            unique_name: id.to_owned(),
+            spec: Some(spec),
+            inputs,
+            outputs,
+            subtransforms,
+            // A runner that lifts a combine runs the pieces where the whole says.
+            environment_id: ENVIRONMENT.to_owned(),
+            ..PTransform::default()
+        };
+        self.transforms.insert(id.to_owned(), transform);
     }
 
     fn composite(&mut self, graph: &Graph, scope: usize, subtransforms: Vec<String>) {
@@ -242,6 +300,10 @@ impl Writer<'_> {
         };
         self.transforms.insert(path.to_string(), transform);
     }
+}
+
+fn main(edge: EdgeId) -> BTreeMap<String, String> {
+    BTreeMap::from([("main".to_owned(), pcollection_id(edge))])
 }
 
 /// Local names of inputs: side inputs have those of their views, others are numbered.
