@@ -347,12 +347,12 @@ mod tests {
     #[test]
     fn one_error_stands_for_all() {
         let source = Arc::new(Source::new("f.yaml", "a: 1\nb: 2\n"));
-        let second = Diagnostic::new("TB0201", Span::new(5, 6), "unknown key `b`").help("did you mean `a`?");
-        let first = Diagnostic::new("TB0201", Span::new(0, 1), "unknown key `a`");
+        let second = Diagnostic::new("TB0231", Span::new(5, 6), "unknown key `b`").help("did you mean `a`?");
+        let first = Diagnostic::new("TB0231", Span::new(0, 1), "unknown key `a`");
         let report = Report::new(source, vec![second.clone(), first, second]);
         assert_eq!(report.diagnostics().len(), 2);
         let error = report.to_error();
-        assert_eq!((error.code(), error.kind()), ("TB0201", ErrorKind::InvalidPipeline));
+        assert_eq!((error.code(), error.kind()), ("TB0231", ErrorKind::InvalidPipeline));
         assert_eq!(error.message(), "f.yaml:1:1: unknown key `a` (and 1 more mistake)");
     }
 }

@@ -142,7 +142,7 @@ pub fn parse(source: &Source) -> Result<Node, Diagnostic> {
             let end = line.1 as usize + line.0.len();
             let span =
                 if at >= end && !line.0.is_empty() { Span::new(end - 1, end) } else { Span::new(at, at + 1) };
-            Diagnostic::new("TB0215", span, format!("not valid YAML: {}", error.info()))
+            Diagnostic::new("TB0236", span, format!("not valid YAML: {}", error.info()))
         })?;
         loader.event(event, place(span))?;
     }
@@ -201,13 +201,13 @@ impl Loader<'_> {
             Event::SequenceEnd | Event::MappingEnd => self.close(span),
             Event::Alias(anchor) => {
                 let node = self.anchors.get(anchor).cloned().flatten().ok_or_else(|| {
-                    Diagnostic::new("TB0215", span, "an alias inside of what it stands for")
+                    Diagnostic::new("TB0236", span, "an alias inside of what it stands for")
                 })?;
                 self.count(node.size(), span)?;
                 self.place(Node { span, ..node })
             }
             Event::DocumentStart(..) if self.document.is_some() => {
-                Err(Diagnostic::new("TB0215", span, "a second document: a pipeline file holds one"))
+                Err(Diagnostic::new("TB0236", span, "a second document: a pipeline file holds one"))
             }
             _ => Ok(()),
         }
@@ -228,7 +228,7 @@ impl Loader<'_> {
             return Err(Diagnostic::new("TB0217", open.span, message));
         }
         if let Some(Open { kind: OpenKind::Map { key: None, .. }, .. }) = self.stack.last() {
-            return Err(Diagnostic::new("TB0215", open.span, "a key of a mapping must be a scalar"));
+            return Err(Diagnostic::new("TB0236", open.span, "a key of a mapping must be a scalar"));
         }
         self.stack.push(open);
         Ok(())
@@ -269,7 +269,7 @@ impl Loader<'_> {
             Some(OpenKind::List(items)) => items.push(node),
             Some(OpenKind::Map { entries, key, merges }) => match key.take() {
                 None => {
-                    return Err(Diagnostic::new("TB0215", node.span, "a key of a mapping must be a scalar"));
+                    return Err(Diagnostic::new("TB0236", node.span, "a key of a mapping must be a scalar"));
                 }
                 Some((key, key_span)) if &*key == "<<" => match &node.content {
                     Content::Map(_) => merges.push(node),
@@ -279,7 +279,7 @@ impl Loader<'_> {
                     _ => {
                         let message =
                             format!("`<<` wants a mapping or a list of mappings, got {}", node.kind());
-                        return Err(Diagnostic::new("TB0215", key_span, message));
+                        return Err(Diagnostic::new("TB0236", key_span, message));
                     }
                 },
                 Some((key, key_span)) => {
@@ -311,7 +311,7 @@ fn merge(mut entries: Vec<Entry>, merges: Vec<Node>) -> Vec<Entry> {
 fn refuse_tag(tag: Option<&Tag>, wanted: &str, span: Span) -> Result<(), Diagnostic> {
     match tag {
         Some(tag) if !tag.is_yaml_core_schema_tag(wanted) => {
-            Err(Diagnostic::new("TB0215", span, format!("tag `{}` is not supported", tag.original()))
+            Err(Diagnostic::new("TB0236", span, format!("tag `{}` is not supported", tag.original()))
                 .help("only YAML's own tags are read: !!str, !!int, !!float, !!bool, !!null, !!seq, !!map"))
         }
         _ => Ok(()),
@@ -320,7 +320,7 @@ fn refuse_tag(tag: Option<&Tag>, wanted: &str, span: Span) -> Result<(), Diagnos
 
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Result<Content, Diagnostic> {
     if let Some(tag) = tag {
-        let misfit = || Diagnostic::new("TB0215", span, format!("`{text}` is no {}", tag.original()));
+        let misfit = || Diagnostic::new("TB0236", span, format!("`{text}` is no {}", tag.original()));
         return match tag.core_suffix() {
             Some("str") => Ok(Content::String(text.into())),
             Some("int") => integer(text, span)?.ok_or_else(misfit),

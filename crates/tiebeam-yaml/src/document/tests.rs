@@ -133,7 +133,7 @@ fn mistakes_are_shown_at_their_place() {
     check(
         "a: b: c\n",
         expect![[r#"
-            error[TB0215]: not valid YAML: mapping values are not allowed in this context
+            error[TB0236]: not valid YAML: mapping values are not allowed in this context
               ╭─[t.yaml:1:5]
             1 │ a: b: c
               ·     ─
@@ -143,7 +143,7 @@ fn mistakes_are_shown_at_their_place() {
     check(
         "a: !!python/object:os.system x\n",
         expect![[r#"
-            error[TB0215]: tag `!!python/object:os.system` is not supported
+            error[TB0236]: tag `!!python/object:os.system` is not supported
               ╭─[t.yaml:1:30]
             1 │ a: !!python/object:os.system x
               ·                              ─
@@ -165,7 +165,7 @@ fn mistakes_are_shown_at_their_place() {
     check(
         "a: &x [1, *x]\n",
         expect![[r#"
-            error[TB0215]: an alias inside of what it stands for
+            error[TB0236]: an alias inside of what it stands for
               ╭─[t.yaml:1:11]
             1 │ a: &x [1, *x]
               ·           ──
@@ -175,7 +175,7 @@ fn mistakes_are_shown_at_their_place() {
     check(
         "a: 1\n---\nb: 1\n",
         expect![[r#"
-            error[TB0215]: a second document: a pipeline file holds one
+            error[TB0236]: a second document: a pipeline file holds one
               ╭─[t.yaml:2:1]
             2 │ ---
               · ───
@@ -185,7 +185,7 @@ fn mistakes_are_shown_at_their_place() {
     check(
         "a: [1,\n",
         expect![[r#"
-            error[TB0215]: not valid YAML: unclosed bracket '['
+            error[TB0236]: not valid YAML: unclosed bracket '['
               ╭─[t.yaml:1:4]
             1 │ a: [1,
               ·    ─

@@ -29,7 +29,6 @@ pub use types::{columns, show};
 
 use self::check::{Body, Checked};
 use self::evaluate::Frame;
-use self::types::Type;
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 
@@ -265,12 +264,9 @@ fn conform_row(schema: &Arc<Schema>, get: impl Fn(&str) -> Option<Value>) -> Res
     Ok(Value::Row(Row::new(schema.clone(), values)))
 }
 
-/// The type of a value that is written in the file, if it has one.
-pub(crate) fn join_types(a: &FieldType, b: &FieldType) -> Option<FieldType> {
-    if a == b {
-        return Some(a.clone());
-    }
-    Type::of_field(a).join(&Type::of_field(b)).to_field()
+/// A value as Python's `str` writes it.
+pub fn python_str(value: &Value) -> String {
+    format::str_of(value)
 }
 
 #[cfg(test)]

@@ -1,0 +1,255 @@
+//! Types of what is written in the file, and types that several have in common.
+
+use std::sync::Arc;
+
+use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
+use tiebeam_core::{Error, ErrorKind, Result};
+
+use crate::diagnostic::Diagnostic;
+use crate::document::{Content, Node};
+use crate::expression::{Raised, conform as conform_value, show};
+use crate::plan::Collection;
+use crate::source::Span;
+
+/// The type of a node's value; none for null.
+///
+/// # Errors
+/// When a list holds values of types that have nothing in common.
+pub fn type_of(node: &Node) -> std::result::Result<Option<FieldType>, Diagnostic> {
+    let kind = match &node.content {
+        Content::Null => return Ok(None),
+        Content::Bool(_) => TypeKind::Boolean,
+        Content::Int(_) => TypeKind::Int64,
+        Content::Float(_) => TypeKind::Double,
+        Content::String(_) => TypeKind::String,
+        Content::List(items) => TypeKind::Array(Box::new(common_type(items)?)),
+        Content::Map(entries) => {
+            let mut fields = Vec::with_capacity(entries.len());
+            for entry in entries.iter() {
+                let field = type_of(&entry.value)?.unwrap_or(FieldType::nullable(TypeKind::String));
+                fields.push((entry.key.clone(), field));
+            }
+            TypeKind::Row(Arc::new(Schema::of(fields)))
+        }
+    };
+    Ok(Some(FieldType::required(kind)))
+}
+
+/// The type that the values of several nodes have in common; nullable when one is null, a nullable string when all are.
+///
+/// # Errors
+/// At the first node whose type does not go with those before it.
+pub fn common_type(nodes: &[Node]) -> std::result::Result<FieldType, Diagnostic> {
+    let mut common: Option<FieldType> = None;
+    let mut nullable = false;
+    for node in nodes {
+        let Some(next) = type_of(node)? else {
+            nullable = true;
+            continue;
+        };
+        common = Some(match common {
+            None => next,
+            Some(before) => join(&before, &next).ok_or_else(|| {
+                let message = format!("this is {}, those before are {}", show(&next), show(&before));
+                Diagnostic::new("TB0205", node.span, message)
+                    .help("a column has one type: write all its values alike, texts in quotes")
+            })?,
+        });
+    }
+    match common {
+        Some(common) => Ok(FieldType { nullable: common.nullable || nullable, ..common }),
+        None => Ok(FieldType::nullable(TypeKind::String)),
+    }
+}
+
+/// The narrowest type that holds the values of both.
+pub fn join(a: &FieldType, b: &FieldType) -> Option<FieldType> {
+    let nullable = a.nullable || b.nullable;
+    let kind = match (&a.kind, &b.kind) {
+        (x, y) if x == y => x.clone(),
+        (TypeKind::Array(x), TypeKind::Array(y)) => TypeKind::Array(Box::new(join(x, y)?)),
+        (TypeKind::Iterable(x), TypeKind::Iterable(y)) => TypeKind::Iterable(Box::new(join(x, y)?)),
+        (TypeKind::Map(k, v), TypeKind::Map(l, w)) => {
+            TypeKind::Map(Box::new(join(k, l)?), Box::new(join(v, w)?))
+        }
+        (TypeKind::Row(x), TypeKind::Row(y)) => TypeKind::Row(Arc::new(join_schemas(x, y).ok()?)),
+        (x, y) => {
+            let (low, high) = (rank(x)?.min(rank(y)?), rank(x)?.max(rank(y)?));
+            // A float has 24 digits of its own: wider integers go to a double.
+            match (low, high) {
+                (_, 0) => TypeKind::Byte,
+                (_, 1) => TypeKind::Int16,
+                (_, 2) => TypeKind::Int32,
+                (_, 3) => TypeKind::Int64,
+                (0 | 1, 4) => TypeKind::Float,
+                _ => TypeKind::Double,
+            }
+        }
+    };
+    Some(FieldType { kind, nullable })
+}
+
+fn rank(kind: &TypeKind) -> Option<u8> {
+    Some(match kind {
+        TypeKind::Byte => 0,
+        TypeKind::Int16 => 1,
+        TypeKind::Int32 => 2,
+        TypeKind::Int64 => 3,
+        TypeKind::Float => 4,
+        TypeKind::Double => 5,
+        _ => return None,
+    })
+}
+
+/// A schema with the fields of both; those that one lacks are nullable.
+///
+/// # Errors
+/// The name of a field whose types do not go together.
+pub fn join_schemas(a: &Schema, b: &Schema) -> std::result::Result<Schema, (Arc<str>, FieldType, FieldType)> {
+    let mut fields: Vec<(Arc<str>, FieldType)> = Vec::with_capacity(a.fields.len());
+    for field in &a.fields {
+        let joined = match b.index_of(&field.name).map(|index| &b.fields[index].field_type) {
+            Some(other) => join(&field.field_type, other)
+                .ok_or_else(|| (field.name.clone(), field.field_type.clone(), other.clone()))?,
+            None => FieldType { nullable: true, ..field.field_type.clone() },
+        };
+        fields.push((field.name.clone(), joined));
+    }
+    for field in b.fields.iter().filter(|field| a.index_of(&field.name).is_none()) {
+        fields.push((field.name.clone(), FieldType { nullable: true, ..field.field_type.clone() }));
+    }
+    Ok(Schema::of(fields))
+}
+
+/// The schema of several collections together; what does not go together is noted at `span`.
+pub fn unify(all: &[Collection], span: Span, problems: &mut Vec<Diagnostic>) -> Option<Arc<Schema>> {
+    let first = all.first()?;
+    let mut joined = first.schema.clone();
+    for other in &all[1..] {
+        if *joined == *other.schema {
+            continue;
+        }
+        match join_schemas(&joined, &other.schema) {
+            Ok(schema) => joined = Arc::new(schema),
+            Err((name, a, b)) => {
+                let message = format!(
+                    "column `{name}` is {} in one input and {} in `{}`: they cannot be flattened",
+                    show(&a),
+                    show(&b),
+                    other.producer
+                );
+                problems.push(
+                    Diagnostic::new("TB0205", span, message).help("convert it in a MapToFields before"),
+                );
+                return None;
+            }
+        }
+    }
+    Some(joined)
+}
+
+/// A row brought to a schema that has all its fields: missing ones are null, numbers widen.
+///
+/// # Errors
+/// When a field cannot be what the schema says.
+pub fn conform(row: &Row, schema: &Arc<Schema>) -> Result<Row> {
+    let values = schema.fields.iter().map(|field| {
+        let value = row.get(&field.name).cloned().unwrap_or(Value::Null);
+        conform_value(value, &field.field_type).map_err(|raised| misfit(&field.name, &raised))
+    });
+    Ok(Row::new(schema.clone(), values.collect::<Result<Vec<_>>>()?))
+}
+
+/// The error of a field that is not of its type.
+pub fn misfit(field: &str, raised: &Raised) -> Error {
+    Error::new(ErrorKind::InvalidData, "TB0226", format!("field `{field}`: {}", raised.message))
+}
+
+/// A node's value as a column of that type holds it.
+///
+/// # Errors
+/// When it cannot be such a value.
+pub fn value_of(node: &Node, wanted: &FieldType) -> std::result::Result<Value, Diagnostic> {
+    conform_value(plain_value(node), wanted)
+        .map_err(|raised| Diagnostic::new("TB0205", node.span, raised.message))
+}
+
+/// A node's value by itself: mappings with keys that are strings.
+pub fn plain_value(node: &Node) -> Value {
+    match &node.content {
+        Content::Null => Value::Null,
+        Content::Bool(value) => Value::Bool(*value),
+        Content::Int(value) => Value::Int64(*value),
+        Content::Float(value) => Value::Double(*value),
+        Content::String(text) => Value::String(text.clone()),
+        Content::List(items) => Value::Array(items.iter().map(plain_value).collect()),
+        Content::Map(entries) => Value::Map(
+            entries
+                .iter()
+                .map(|entry| (Value::String(entry.key.clone()), plain_value(&entry.value)))
+                .collect(),
+        ),
+    }
+}
+
+/// The type that a JSON schema tells, as Beam reads `output_type`: a name, or `{type: …}`.
+///
+/// # Errors
+/// What is wrong with it, at its place.
+pub fn declared_type(node: &Node) -> std::result::Result<FieldType, Diagnostic> {
+    let named = |name: &str| {
+        Some(FieldType::required(match name {
+            "boolean" => TypeKind::Boolean,
+            "integer" => TypeKind::Int64,
+            "number" => TypeKind::Double,
+            "string" => TypeKind::String,
+            "bytes" => TypeKind::Bytes,
+            _ => return None,
+        }))
+    };
+    const NAMES: [&str; 7] = ["boolean", "integer", "number", "string", "bytes", "array", "object"];
+    let (name, span) = match &node.content {
+        Content::String(name) => (name.clone(), node.span),
+        _ => match node.get("type").map(|kind| (kind.as_str(), kind.span)) {
+            Some((Some(name), span)) => (name.clone(), span),
+            _ => {
+                let message = format!("a type is a name or `{{type: NAME}}`, got {}", node.kind());
+                return Err(Diagnostic::new("TB0208", node.span, message));
+            }
+        },
+    };
+    if let Some(field) = named(&name) {
+        return Ok(field);
+    }
+    let lacks = |key: &str| Diagnostic::new("TB0207", span, format!("type `{name}` lacks `{key}`"));
+    match &*name {
+        "array" => {
+            let items = node.get("items").ok_or_else(|| lacks("items"))?;
+            Ok(FieldType::required(TypeKind::Array(Box::new(declared_type(items)?))))
+        }
+        "object" => match (node.get("properties").and_then(Node::as_map), node.get("additionalProperties")) {
+            (Some(properties), _) => {
+                let required: Vec<&str> = node
+                    .get("required")
+                    .and_then(Node::as_list)
+                    .map(|list| list.iter().filter_map(|one| one.as_str().map(|text| &**text)).collect())
+                    .unwrap_or_default();
+                let mut fields = Vec::with_capacity(properties.len());
+                for property in properties {
+                    let field = declared_type(&property.value)?;
+                    let nullable = !required.contains(&&*property.key);
+                    fields.push((property.key.clone(), FieldType { nullable, ..field }));
+                }
+                Ok(FieldType::required(TypeKind::Row(Arc::new(Schema::of(fields)))))
+            }
+            (None, Some(values)) => {
+                let key = Box::new(FieldType::required(TypeKind::String));
+                Ok(FieldType::required(TypeKind::Map(key, Box::new(declared_type(values)?))))
+            }
+            (None, None) => Err(lacks("properties")),
+        },
+        other => Err(Diagnostic::new("TB0208", span, format!("unknown type `{other}`"))
+            .did_you_mean(other, NAMES)
+            .note(format!("types: {}", NAMES.join(", ")))),
+    }
+}

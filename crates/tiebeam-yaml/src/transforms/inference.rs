@@ -1,0 +1,262 @@
+//! RunInference: a model over rows. Columns become the model's inputs, its outputs become a column.
+
+mod handlers;
+mod inputs;
+mod outputs;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tiebeam_core::coder::row_coder;
+use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
+use tiebeam_graph::PCollection;
+use tiebeam_inference::{Batching, FailedInference, ModelHandler, PredictionResult, RunInference, Tensors};
+
+use self::handlers::{Loaded, RowHandler};
+use self::inputs::{InputPlan, Prepared};
+use self::outputs::OutputPlan;
+use super::ErrorOutput;
+use crate::build::expand;
+use crate::catalog::{ERROR_HANDLING, Inputs, Key, TransformType, Wants, check_keys};
+use crate::diagnostic::Diagnostic;
+use crate::document::{Content, Node};
+use crate::plan::{Collection, MAIN, Made, Maker};
+
+pub use self::handlers::{HandlerType, handler_types};
+
+pub(super) const TYPES: &[TransformType] = &[TransformType {
+    name: "RunInference",
+    about: "runs a model on each row: the row with the model's answer as one more field",
+    inputs: Inputs::One,
+    keys: &[
+        Key::required(
+            "model_handler",
+            Wants::Map,
+            "`{type: …, config: …}`; `tiebeam transforms RunInference` lists the types",
+        ),
+        Key::optional("inference_tag", Wants::Text, "the name of the new field; `inference`"),
+        Key::optional("inference_args", Wants::Map, "arguments for the handler"),
+        Key::optional("with_model_id", Wants::Bool, "adds the field `<tag>_model_id` (ours)"),
+        ERROR_HANDLING,
+    ],
+    make: run_inference,
+}];
+
+/// The keys that all handlers have.
+pub const COMMON: &[Key] = &[
+    Key::optional("inputs", Wants::Map, "`{model input: field}`, or a list of fields for one input"),
+    Key::optional("outputs", Wants::Texts, "the outputs that are wanted; all"),
+    Key::optional(
+        "preprocess",
+        Wants::Map,
+        "`{expression: …}` or `{callable: …}` that makes the inputs of a row",
+    ),
+    Key::optional("postprocess", Wants::Map, "the same over `inference`, `example` and `model_id`"),
+    Key::optional("min_batch_size", Wants::Int, "batches wait for as many rows; 1"),
+    Key::optional("max_batch_size", Wants::Int, "batches never hold more rows; 10000"),
+    Key::optional("max_batch_duration_secs", Wants::Number, "batches wait no longer"),
+    Key::optional("max_batch_weight", Wants::Int, "batches never hold more bytes of tensors"),
+    Key::optional("batch_length_fn", Wants::Any, "not available here"),
+    Key::optional("batch_bucket_boundaries", Wants::List, "not available here"),
+    Key::optional("model_copies", Wants::Int, "copies of the model, taken in turn; 1"),
+    Key::optional("timeout", Wants::Any, "not available here"),
+    Key::optional("isolation", Wants::Any, "not available here"),
+    Key::optional("sha256", Wants::Text, "what the model's file must have, in hex"),
+    Key::optional("watch_model_pattern", Wants::Map, "not available here"),
+];
+
+const ABSENT: [&str; 5] =
+    ["batch_length_fn", "batch_bucket_boundaries", "timeout", "isolation", "watch_model_pattern"];
+
+fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
+    let input = maker.input()?;
+    let handler = maker.get("model_handler")?.clone();
+    let (kind, config) = handler_of(maker, &handler)?;
+    check_args(maker, kind);
+    let batching = batching(maker, &config);
+    let copies = positive(maker, &config, "model_copies").unwrap_or(1);
+    let before = maker.problems.len();
+    let loaded = (kind.make)(maker, &config)?;
+    let inputs = InputPlan::make(maker, &config, &input, &loaded)?;
+    let tag = maker.text("inference_tag").unwrap_or_else(|| "inference".into());
+    let outputs = OutputPlan::make(maker, &config, &input, &inputs, &loaded)?;
+    let schema = output_schema(maker, &input, &tag, &outputs)?;
+    let errors = maker.errors(FieldType::required(TypeKind::Row(input.schema.clone())));
+    if maker.problems.len() > before {
+        return None;
+    }
+    let mut made = vec![(MAIN.into(), schema.clone())];
+    made.extend(errors.clone());
+    let errors = errors.map(|(name, schema)| ErrorOutput::new(&name, schema));
+    let with_model_id = maker.flag("with_model_id");
+    let step = Step { loaded, inputs, outputs, schema, with_model_id, batching: batching?, copies };
+    Some(Made {
+        outputs: made,
+        build: Box::new(move |_, inputs| match inputs.into_iter().next() {
+            Some(input) => step.build(input, errors),
+            None => Vec::new(),
+        }),
+    })
+}
+
+/// The handler's type and configuration.
+fn handler_of(maker: &mut Maker<'_>, handler: &Node) -> Option<(&'static HandlerType, Node)> {
+    let keys = [
+        Key::required("type", Wants::Text, "the handler's type, such as OnnxModelHandlerNumpy"),
+        Key::required("config", Wants::Map, "the handler's configuration"),
+    ];
+    if !check_keys(handler.as_map()?, &keys, "`model_handler`", handler.span, maker.problems) {
+        return None;
+    }
+    let (kind, config) = (handler.get("type")?, handler.get("config")?);
+    let name = kind.as_str()?;
+    let types = handler_types();
+    let Some(found) = types.iter().find(|handler| handler.name == &**name) else {
+        let names = types.iter().map(|handler| handler.name);
+        let problem = Diagnostic::new("TB0232", kind.span, format!("unknown model handler `{name}`"))
+            .did_you_mean(name, names.clone())
+            .note(format!("handlers here: {}", names.collect::<Vec<_>>().join(", ")));
+        maker.problem(problem);
+        return None;
+    };
+    let keys: Vec<Key> = found.keys.iter().chain(COMMON).copied().collect();
+    let place = format!("`{}`", found.name);
+    let mut fine = check_keys(config.as_map()?, &keys, &place, kind.span, maker.problems);
+    for entry in config.as_map()?.iter().filter(|entry| ABSENT.contains(&&*entry.key)) {
+        if entry.value.content != Content::Null {
+            let message = format!("`{}` is not available in this build", entry.key);
+            maker.problem(Diagnostic::new("TB0219", entry.key_span, message));
+            fine = false;
+        }
+    }
+    fine.then(|| (found, config.clone()))
+}
+
+/// Handlers of tensors take no arguments; whoever gives some should know.
+fn check_args(maker: &mut Maker<'_>, kind: &HandlerType) {
+    if let Some(args) = maker.get("inference_args")
+        && let Some(entry) = args.as_map().and_then(<[_]>::first)
+    {
+        let message = format!("{} takes no inference_args, got `{}`", kind.name, entry.key);
+        let problem = Diagnostic::new("TB0208", entry.key_span, message);
+        maker.problem(problem.help("what a model needs is told by `inputs`"));
+    }
+}
+
+fn positive(maker: &mut Maker<'_>, config: &Node, key: &str) -> Option<usize> {
+    let node = config.get(key)?;
+    match node.content {
+        Content::Int(n @ 1..) => usize::try_from(n).ok(),
+        Content::Null => None,
+        _ => {
+            maker.problem(Diagnostic::new("TB0208", node.span, format!("`{key}` is a number from 1 up")));
+            None
+        }
+    }
+}
+
+fn batching(maker: &mut Maker<'_>, config: &Node) -> Option<Batching> {
+    let mut batching = Batching::default();
+    if let Some(n) = positive(maker, config, "max_batch_size") {
+        batching.max_batch_size = n;
+    }
+    if let Some(n) = positive(maker, config, "min_batch_size") {
+        batching.min_batch_size = n;
+        if config.get("max_batch_size").is_none() {
+            batching.max_batch_size = batching.max_batch_size.max(n);
+        }
+    }
+    batching.max_batch_weight = positive(maker, config, "max_batch_weight").map(|n| n as u64);
+    if let Some(node) = config.get("max_batch_duration_secs") {
+        let seconds = match node.content {
+            Content::Int(seconds) => seconds as f64,
+            Content::Float(seconds) => seconds,
+            _ => 0.0,
+        };
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(duration) => batching.max_batch_duration = Some(duration),
+            Err(_) => {
+                let message = "`max_batch_duration_secs` is a number of seconds";
+                maker.problem(Diagnostic::new("TB0208", node.span, message));
+            }
+        }
+    }
+    match batching.validated(false) {
+        Ok(batching) => Some(batching),
+        Err(error) => {
+            let span =
+                config.get("min_batch_size").or(config.get("max_batch_size")).map_or(config.span, |n| n.span);
+            maker.refuse(&error, span);
+            None
+        }
+    }
+}
+
+/// The input's fields, the answer, and the model's id where it is wanted.
+fn output_schema(
+    maker: &mut Maker<'_>,
+    input: &Collection,
+    tag: &Arc<str>,
+    outputs: &OutputPlan,
+) -> Option<Arc<Schema>> {
+    let mut fields: Vec<(Arc<str>, FieldType)> =
+        input.schema.fields.iter().map(|field| (field.name.clone(), field.field_type.clone())).collect();
+    let mut added = vec![(tag.clone(), outputs.field_type().clone())];
+    if maker.flag("with_model_id") {
+        added.push((format!("{tag}_model_id").into(), FieldType::required(TypeKind::String)));
+    }
+    for (name, field) in added {
+        if fields.iter().any(|(taken, _)| *taken == name) {
+            let span = maker.get("inference_tag").map_or(maker.step.title_span(), |node| node.span);
+            let problem = Diagnostic::new("TB0209", span, format!("the input has a field `{name}` already"));
+            maker.problem(problem.help("give the answer another name: `inference_tag`"));
+            return None;
+        }
+        fields.push((name, field));
+    }
+    Some(Arc::new(Schema::of(fields)))
+}
+
+struct Step {
+    loaded: Loaded,
+    inputs: InputPlan,
+    outputs: OutputPlan,
+    schema: Arc<Schema>,
+    with_model_id: bool,
+    batching: Batching,
+    copies: usize,
+}
+
+impl Step {
+    fn build(self, input: PCollection<Row>, errors: Option<ErrorOutput>) -> Vec<PCollection<Row>> {
+        let Step { loaded, inputs, outputs, schema, with_model_id, batching, copies } = self;
+        let rows = schema.clone();
+        let to_row = move |result: PredictionResult<Prepared, Tensors>| -> tiebeam_core::Result<Row> {
+            let answer = outputs.answer(&result)?;
+            let id = with_model_id.then(|| Value::String(result.model_id.clone()));
+            let row = result.example.into_row();
+            let values = row.values.iter().cloned().chain([answer]).chain(id).collect::<Vec<_>>();
+            Ok(Row::new(rows.clone(), values))
+        };
+        let chain = RowHandler::new(loaded)
+            .with_batching(batching)
+            .model_copies(copies)
+            .try_preprocess(move |row: Row| inputs.prepare(row))
+            .try_postprocess(to_row);
+        let run = RunInference::new(chain);
+        let coder = row_coder(schema);
+        match errors {
+            None => vec![expand(run, input).with_coder(coder)],
+            Some(errors) => {
+                let inferred = expand(run.with_exception_handling(), input);
+                let error_coder = row_coder(errors.schema().clone());
+                let to_error = move |failed: FailedInference<Row, Tensors>| {
+                    let failed = failed.into_failed();
+                    errors.of_failure(Value::Row(failed.element), &failed.failure)
+                };
+                let failed = inferred.failed.step("Errors").map(to_error).with_coder(error_coder);
+                vec![inferred.results.with_coder(coder), failed]
+            }
+        }
+    }
+}

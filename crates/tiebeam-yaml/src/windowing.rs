@@ -1,0 +1,118 @@
+//! Windowing as files say it.
+
+use std::time::Duration;
+
+use tiebeam_core::{FixedWindows, Sessions, SlidingWindows, WindowingStrategy};
+
+use crate::catalog::{Key, Wants, check_keys};
+use crate::diagnostic::Diagnostic;
+use crate::document::{Content, Node};
+
+const KINDS: [&str; 4] = ["fixed", "sliding", "sessions", "global"];
+
+/// Reads `{type: fixed, size: 30s}` and the like; mistakes go to `problems`.
+pub fn read(node: &Node, problems: &mut Vec<Diagnostic>) -> Option<WindowingStrategy> {
+    // Beam takes the mapping as a text of YAML or JSON too; here it is written as a mapping.
+    let Some(entries) = node.as_map() else {
+        let message =
+            format!("windowing wants a mapping such as {{type: fixed, size: 60s}}, got {}", node.kind());
+        problems.push(Diagnostic::new("TB0224", node.span, message));
+        return None;
+    };
+    let Some(kind) = node.get("type").and_then(Node::as_str) else {
+        problems.push(
+            Diagnostic::new("TB0207", node.span, "windowing lacks the key `type`")
+                .help(format!("one of {}", KINDS.join(", "))),
+        );
+        return None;
+    };
+    const TYPE: Key = Key::required("type", Wants::Text, "fixed, sliding, sessions or global");
+    const SIZE: Key = Key::required("size", Wants::Any, "how long a window is, such as 60s or 5m");
+    const PERIOD: Key = Key::required("period", Wants::Any, "how often a window begins");
+    const GAP: Key = Key::required("gap", Wants::Any, "how long a silence ends a session");
+    const OFFSET: Key = Key::optional("offset", Wants::Any, "where the first window begins");
+    let keys: &[Key] = match &**kind {
+        "global" => &[TYPE],
+        "fixed" => &[TYPE, SIZE, OFFSET],
+        "sliding" => &[TYPE, SIZE, PERIOD, OFFSET],
+        "sessions" => &[TYPE, GAP],
+        other => {
+            let span = node.get("type").map_or(node.span, |kind| kind.span);
+            problems.push(
+                Diagnostic::new("TB0224", span, format!("unknown window type `{other}`"))
+                    .did_you_mean(other, KINDS)
+                    .note(format!("types: {}", KINDS.join(", "))),
+            );
+            return None;
+        }
+    };
+    if let Some(trigger) = entries.iter().find(|entry| &*entry.key == "trigger") {
+        problems.push(
+            Diagnostic::new("TB0219", trigger.key_span, "`trigger` is not available in this build")
+                .help("a window fires once, when it is complete"),
+        );
+        return None;
+    }
+    if !check_keys(entries, keys, &format!("{kind} windows"), node.span, problems) {
+        return None;
+    }
+    let mut duration = |key: &str, least: Duration| -> Option<Duration> {
+        let node = node.get(key)?;
+        match duration(node) {
+            Ok(duration) if duration < least => {
+                let message = format!("`{key}` must be longer than nothing");
+                problems.push(Diagnostic::new("TB0224", node.span, message));
+                None
+            }
+            Ok(duration) => Some(duration),
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        }
+    };
+    let millisecond = Duration::from_millis(1);
+    let offset = match node.get("offset") {
+        None => Duration::ZERO,
+        Some(_) => duration("offset", Duration::ZERO)?,
+    };
+    Some(match &**kind {
+        "fixed" => {
+            WindowingStrategy::of(FixedWindows::of(duration("size", millisecond)?).with_offset(offset))
+        }
+        "sliding" => {
+            let (size, period) = (duration("size", millisecond)?, duration("period", millisecond)?);
+            WindowingStrategy::of(SlidingWindows::of(size, period).with_offset(offset))
+        }
+        "sessions" => WindowingStrategy::of(Sessions::with_gap(duration("gap", millisecond)?)),
+        _ => WindowingStrategy::global(),
+    })
+}
+
+/// A duration: a number with `ms`, `s`, `m`, `h` or `d`; seconds without. A day has 24 hours.
+///
+/// # Errors
+/// What is wrong with it, at its place.
+pub fn duration(node: &Node) -> Result<Duration, Diagnostic> {
+    let bad = |seen: &str| {
+        Diagnostic::new("TB0224", node.span, format!("`{seen}` is no duration"))
+            .help("write a number and its unit: 500ms, 30s, 5m, 1h, 1d")
+    };
+    let text = match &node.content {
+        Content::Int(seconds) => seconds.to_string(),
+        Content::Float(seconds) => seconds.to_string(),
+        Content::String(text) => text.trim().to_owned(),
+        _ => return Err(bad(node.kind())),
+    };
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit() && c != '.');
+    let unit = match text[digits.len()..].trim() {
+        "" | "s" => 1.0,
+        "ms" => 0.001,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        "d" => 86_400.0,
+        _ => return Err(bad(&text)),
+    };
+    let number: f64 = digits.trim().parse().map_err(|_| bad(&text))?;
+    Duration::try_from_secs_f64(number * unit).map_err(|_| bad(&text))
+}
