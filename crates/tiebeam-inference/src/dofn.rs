@@ -128,6 +128,8 @@ pub struct RunInferenceDoFn<H: ModelHandler, B: Before<H::Example>, A> {
     name: String,
     model: Option<Arc<SharedModel<H::Model>>>,
     meters: Option<Meters>,
+    /// Told the cost of the load, and has not yet finished the bundle that tells it on.
+    tells_load: bool,
     lane: Option<Lane<H::Example, H::Inference>>,
     awaited: VecDeque<Awaited<B::In>>,
     next_slot: usize,
@@ -144,6 +146,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A> RunInferenceDoFn<H, B, A> {
             name: String::new(),
             model: None,
             meters: None,
+            tells_load: false,
             lane: None,
             awaited: VecDeque::new(),
             next_slot: 0,
@@ -504,6 +507,7 @@ where
         let model = self.step.model()?;
         if let Some(cost) = model.untold_cost() {
             meters.loaded(cost);
+            self.tells_load = true;
         }
         report::used(&model.report);
         self.model_id = Arc::from(&*model.info.model_id);
@@ -544,11 +548,16 @@ where
         if !self.awaited.is_empty() {
             return Err(Error::internal("elements without predictions at a bundle's end"));
         }
+        self.tells_load = false;
         out.check()
     }
 
     fn teardown(&mut self) {
         self.lane = None;
-        self.model = None;
+        if let Some(model) = self.model.take()
+            && std::mem::take(&mut self.tells_load)
+        {
+            model.tell_again();
+        }
     }
 }

@@ -52,6 +52,11 @@ impl<M> SharedModel<M> {
     pub(crate) fn untold_cost(&self) -> Option<LoadCost> {
         (!self.told.swap(true, Ordering::Relaxed)).then_some(self.cost)
     }
+
+    /// Whoever asked for the cost failed, and its metrics with it: somebody else shall ask again.
+    pub(crate) fn tell_again(&self) {
+        self.told.store(false, Ordering::Relaxed);
+    }
 }
 
 impl<M> Drop for SharedModel<M> {
