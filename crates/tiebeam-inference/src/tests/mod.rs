@@ -1,6 +1,7 @@
 //! Tests of what the crate keeps to itself; the ones through whole pipelines stand in `tests/`.
 
 mod batcher;
+mod cost;
 mod dofn;
 mod failures;
 mod model;
