@@ -77,7 +77,8 @@ impl Compression {
 /// Whether an error of a decoder means damaged bytes and not a failing disk.
 pub(crate) fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind as E;
-    matches!(error.kind(), E::InvalidInput | E::InvalidData | E::UnexpectedEof) || error.raw_os_error().is_none()
+    matches!(error.kind(), E::InvalidInput | E::InvalidData | E::UnexpectedEof)
+        || error.raw_os_error().is_none()
 }
 
 /// A file being written, compressed on the way; counts the bytes that reach the file.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tiebeam_core::{
-    Codec, Coder, CoderSpec, DoFn, Element, ElementContext, Error, ErrorKind, Nesting, Output, Reader, Result,
-    SourcePlace, Timestamp,
+    Codec, Coder, CoderSpec, DoFn, Element, ElementContext, Error, ErrorKind, Nesting, Output, Reader,
+    Result, SourcePlace, Timestamp,
 };
 use tiebeam_graph::{Begin, PCollection, PTransform, impulse};
 
@@ -114,7 +114,12 @@ impl RangeReader for WholeFiles {
         false
     }
 
-    fn read(&self, range: &FileRange, listing: &Listing, records: &mut Records<'_, Self::Record>) -> Result<()> {
+    fn read(
+        &self,
+        range: &FileRange,
+        listing: &Listing,
+        records: &mut Records<'_, Self::Record>,
+    ) -> Result<()> {
         match read_file(&range.path, listing.compression, self.max_bytes) {
             Ok(bytes) => {
                 records.push((range.path.clone(), bytes))?;
@@ -147,9 +152,13 @@ pub fn read_file(path: &str, compression: Compression, max_bytes: u64) -> Result
         }
     })?;
     if bytes.len() as u64 > max_bytes {
-        return Err(Error::new(ErrorKind::InvalidData, "TB0410", format!("a file has more than {max_bytes} bytes"))
-            .at_place(place())
-            .with_help("set a larger bound if such files are wanted"));
+        return Err(Error::new(
+            ErrorKind::InvalidData,
+            "TB0410",
+            format!("a file has more than {max_bytes} bytes"),
+        )
+        .at_place(place())
+        .with_help("set a larger bound if such files are wanted"));
     }
     Ok(bytes.into())
 }
@@ -219,7 +228,8 @@ mod tests {
     #[test]
     fn empty_files_are_files_too() {
         let (_dir, path) = file("empty", b"");
-        let ranges = Listing { splitting: crate::Splitting::WHOLE, ..Listing::default() }.ranges(&path).unwrap();
+        let ranges =
+            Listing { splitting: crate::Splitting::WHOLE, ..Listing::default() }.ranges(&path).unwrap();
         assert_eq!(ranges.len(), 1);
         let (good, _) = read_cut(&WholeFiles { max_bytes: 3 }, &path, &Listing::default(), &[]).unwrap();
         assert_eq!(good, [(path, Bytes::new())]);

@@ -89,9 +89,13 @@ impl Source {
         }
         let n = read_some(&mut self.reader, &mut into[..wanted]).map_err(|e| {
             if is_damage(&e) {
-                Error::new(ErrorKind::InvalidData, "TB0408", format!("compressed file is damaged or cut off: {e}"))
-                    .at_place(SourcePlace { file: self.path.clone(), ..SourcePlace::default() })
-                    .with_source(e)
+                Error::new(
+                    ErrorKind::InvalidData,
+                    "TB0408",
+                    format!("compressed file is damaged or cut off: {e}"),
+                )
+                .at_place(SourcePlace { file: self.path.clone(), ..SourcePlace::default() })
+                .with_source(e)
             } else {
                 fs::failed_reading("read", &self.path, e)
             }
@@ -176,7 +180,12 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    pub(crate) fn open(range: &FileRange, compression: Compression, header: usize, limit: usize) -> Result<Lines> {
+    pub(crate) fn open(
+        range: &FileRange,
+        compression: Compression,
+        header: usize,
+        limit: usize,
+    ) -> Result<Lines> {
         let source = Source::open(range, compression, header)?;
         // Line numbers are known to whoever begins at the beginning.
         let number = (range.start == 0).then_some(header as u64);

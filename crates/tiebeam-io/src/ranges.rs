@@ -1,6 +1,6 @@
 //! Lists files and cuts them into the ranges that are read in parallel.
 
-use tiebeam_core::{Coder, CoderSpec, Codec, Element, Nesting, Reader, Result};
+use tiebeam_core::{Codec, Coder, CoderSpec, Element, Nesting, Reader, Result};
 
 use crate::compression::Compression;
 use crate::fs::FileMetadata;
@@ -119,7 +119,11 @@ mod tests {
     #[test]
     fn files_are_cut_evenly() {
         let parts = |n| Splitting { max_bytes: 100, min_bytes: 10, parts: Some(n) };
-        assert_eq!(cuts(parts(4), &[file("a", 8), file("b", 0)]), [("a".into(), 0, 8)], "small files stay whole");
+        assert_eq!(
+            cuts(parts(4), &[file("a", 8), file("b", 0)]),
+            [("a".into(), 0, 8)],
+            "small files stay whole"
+        );
         assert_eq!(
             cuts(parts(4), &[file("a", 81)]),
             [("a".into(), 0, 20), ("a".into(), 20, 40), ("a".into(), 40, 60), ("a".into(), 60, 81)]

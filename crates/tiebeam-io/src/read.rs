@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tiebeam_core::failed::failed_coder;
 use tiebeam_core::{
-    BATCH_SIZE, Batch, Coder, DoFn, Element, ElementContext, Error, ErrorKind, Failed, Failure, Output, OutputTag,
-    Result, SetupContext,
+    BATCH_SIZE, Batch, Coder, DoFn, Element, ElementContext, Error, ErrorKind, Failed, Failure, Output,
+    OutputTag, Result, SetupContext,
 };
 use tiebeam_graph::{Begin, PCollection, PTransform, ParDo, impulse};
 
@@ -80,7 +80,12 @@ pub trait RangeReader: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// When the file can't be read, or a record is bad and `records` doesn't take bad ones.
-    fn read(&self, range: &FileRange, listing: &Listing, records: &mut Records<'_, Self::Record>) -> Result<()>;
+    fn read(
+        &self,
+        range: &FileRange,
+        listing: &Listing,
+        records: &mut Records<'_, Self::Record>,
+    ) -> Result<()>;
 }
 
 /// Takes what a range holds, in batches.
@@ -248,7 +253,8 @@ impl<R: RangeReader> ReadAllFiles<R> {
     fn read_range(&self, failed: Option<OutputTag<Failed<Bytes>>>) -> ParDo<FileRange, R::Record> {
         let coder = self.reader.coder();
         let listing = self.own_listing();
-        ParDo::new(ReadRange { reader: self.reader.clone(), listing, failed, step: "".into() }).with_coder(coder)
+        ParDo::new(ReadRange { reader: self.reader.clone(), listing, failed, step: "".into() })
+            .with_coder(coder)
     }
 }
 
@@ -274,7 +280,10 @@ impl<R: RangeReader> ReadAllFiles<R> {
 }
 
 #[track_caller]
-fn read_ranges<R: RangeReader>(all: &ReadAllFiles<R>, ranges: PCollection<FileRange>) -> PCollection<R::Record> {
+fn read_ranges<R: RangeReader>(
+    all: &ReadAllFiles<R>,
+    ranges: PCollection<FileRange>,
+) -> PCollection<R::Record> {
     ranges.step("Read").apply(all.read_range(None))
 }
 
@@ -366,7 +375,12 @@ impl DoFn for ListEach {
     type In = String;
     type Out = FileRange;
 
-    fn process(&mut self, pattern: String, _: &ElementContext<'_>, out: &mut Output<FileRange>) -> Result<()> {
+    fn process(
+        &mut self,
+        pattern: String,
+        _: &ElementContext<'_>,
+        out: &mut Output<FileRange>,
+    ) -> Result<()> {
         self.listing.ranges(&pattern)?.into_iter().for_each(|range| out.emit(range));
         Ok(())
     }
@@ -390,7 +404,12 @@ impl<R: RangeReader> DoFn for ReadRange<R> {
         Ok(())
     }
 
-    fn process(&mut self, range: FileRange, cx: &ElementContext<'_>, out: &mut Output<R::Record>) -> Result<()> {
+    fn process(
+        &mut self,
+        range: FileRange,
+        cx: &ElementContext<'_>,
+        out: &mut Output<R::Record>,
+    ) -> Result<()> {
         let out = std::cell::RefCell::new(out);
         let mut emit = |values: Vec<R::Record>| {
             let mut out = out.borrow_mut();

@@ -16,7 +16,8 @@ fn plain(text: &[u8], cuts: &[u64]) -> Vec<String> {
 
 /// What the lines are, by the plainest means.
 fn lines_of(text: &str) -> Vec<String> {
-    let mut lines: Vec<String> = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).collect();
+    let mut lines: Vec<String> =
+        text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).collect();
     // The last one has no `\n` behind it: its `\r` is its own, and if it is empty it isn't there.
     let last = text.rsplit('\n').next().unwrap_or_default().to_owned();
     lines.pop();
@@ -161,7 +162,12 @@ fn damaged_compressed_files_are_told_not_guessed() {
         let mut flipped = whole.clone();
         flipped[whole.len() / 2] ^= 0x40;
         let garbage = [&whole[..], b"garbage behind it"].concat();
-        for (what, bytes) in [("cut", &whole[..whole.len() - 3]), ("flipped", &flipped), ("garbage", &garbage), ("text", b"no")] {
+        for (what, bytes) in [
+            ("cut", &whole[..whole.len() - 3]),
+            ("flipped", &flipped),
+            ("garbage", &garbage),
+            ("text", b"no"),
+        ] {
             let (_dir, path) = file(name, bytes);
             let error = read_cut(&TextReader::default(), &path, &Listing::default(), &[]).unwrap_err();
             assert_eq!((error.kind(), error.code()), (ErrorKind::InvalidData, "TB0408"), "{name} {what}");

@@ -44,7 +44,10 @@ pub fn infer_schema(pattern: &str, dialect: &Dialect, listing: &Listing) -> Resu
             Next::Record(record, place) => {
                 // Without a header pandas numbers the columns.
                 let (names, columns) = columns.get_or_insert_with(|| {
-                    ((0..record.len()).map(|i| i.to_string()).collect(), vec![Column::default(); record.len()])
+                    (
+                        (0..record.len()).map(|i| i.to_string()).collect(),
+                        vec![Column::default(); record.len()],
+                    )
                 });
                 if record.len() != names.len() {
                     return Err(ragged(record.len(), names.len(), place.of(&file.path)));
@@ -73,8 +76,12 @@ pub(super) fn header(records: &mut Records, file: &str) -> Result<Option<Vec<Str
 }
 
 fn no_header(path: &str) -> Error {
-    Error::new(ErrorKind::InvalidData, "TB0423", "there is no header line to tell the columns by: the file is empty")
-        .at_place(SourcePlace { file: path.to_owned(), ..SourcePlace::default() })
+    Error::new(
+        ErrorKind::InvalidData,
+        "TB0423",
+        "there is no header line to tell the columns by: the file is empty",
+    )
+    .at_place(SourcePlace { file: path.to_owned(), ..SourcePlace::default() })
 }
 
 pub(super) fn ragged(got: usize, wanted: usize, place: SourcePlace) -> Error {
@@ -137,4 +144,3 @@ pub(super) fn guess(fields: &[&str]) -> FieldType {
     fields.iter().for_each(|field| column.see(field.as_bytes()));
     column.field_type()
 }
-

@@ -76,7 +76,11 @@ impl RangeReader for CsvReader {
             Some(field) => Err(Error::new(
                 ErrorKind::InvalidArgument,
                 "TB0426",
-                format!("column `{}` cannot be read from csv as {}", field.name, type_name(&field.field_type.kind)),
+                format!(
+                    "column `{}` cannot be read from csv as {}",
+                    field.name,
+                    type_name(&field.field_type.kind)
+                ),
             )
             .with_help("read it as a string and parse it in a later step")),
             None => Ok(()),
@@ -140,9 +144,13 @@ impl CsvReader {
         let known: HashSet<&str> = self.schema.fields.iter().map(|field| &*field.name).collect();
         let extra = names.iter().find(|name| !known.contains(&***name));
         if let Some(extra) = extra.filter(|_| !self.ignores_extra_columns) {
-            return Err(Error::new(ErrorKind::InvalidData, "TB0423", format!("column `{extra}` is not in the schema"))
-                .with_help("add it to the schema, or ignore extra columns")
-                .at_place(place()));
+            return Err(Error::new(
+                ErrorKind::InvalidData,
+                "TB0423",
+                format!("column `{extra}` is not in the schema"),
+            )
+            .with_help("add it to the schema, or ignore extra columns")
+            .at_place(place()));
         }
         columns.push(names.len());
         Ok(columns)

@@ -23,7 +23,8 @@ fn text(value: &str) -> Value {
 fn read_with(reader: &CsvReader, bytes: &[u8], cuts: &[u64]) -> (Vec<Vec<Value>>, Vec<(Bytes, String)>) {
     let (_dir, path) = file("x.csv", bytes);
     let (good, bad) = read_cut(reader, &path, &Listing::default(), cuts).unwrap();
-    let bad = bad.into_iter().map(|(bytes, error)| (bytes, error.to_string().replace(&path, "x.csv"))).collect();
+    let bad =
+        bad.into_iter().map(|(bytes, error)| (bytes, error.to_string().replace(&path, "x.csv"))).collect();
     (good.into_iter().map(|row| row.values.to_vec()).collect(), bad)
 }
 
@@ -73,10 +74,18 @@ fn rows_have_the_schemas_types() {
 #[test]
 fn bad_rows_are_told_with_their_place() {
     let reader = CsvReader::new(schema(&[("a", INT), ("b", STRING)]));
-    let (rows, bad) = read_with(&reader, b"a,b\n1,x\n\n2\n3,y,z\nfour,w\n,v\n5,\"q\nr\"\n6,\xff\n99999999999999999999,k\n7,end", &[]);
+    let (rows, bad) = read_with(
+        &reader,
+        b"a,b\n1,x\n\n2\n3,y,z\nfour,w\n,v\n5,\"q\nr\"\n6,\xff\n99999999999999999999,k\n7,end",
+        &[],
+    );
     assert_eq!(
         rows,
-        [vec![Value::Int64(1), text("x")], vec![Value::Int64(5), text("q\nr")], vec![Value::Int64(7), text("end")]]
+        [
+            vec![Value::Int64(1), text("x")],
+            vec![Value::Int64(5), text("q\nr")],
+            vec![Value::Int64(7), text("end")]
+        ]
     );
     let shown: Vec<(&[u8], &str)> = bad.iter().map(|(bytes, error)| (&**bytes, &**error)).collect();
     assert_eq!(
@@ -87,7 +96,10 @@ fn bad_rows_are_told_with_their_place() {
             (b"four,w", "column `a` is `four`, wanted int64, at x.csv:6 (byte offset 17)"),
             (b",v", "column `a` is empty, wanted int64, at x.csv:7 (byte offset 24)"),
             (b"6,\xff", "column `b` is not UTF-8: `\u{fffd}`, at x.csv:10 (byte offset 35)"),
-            (b"99999999999999999999,k", "column `a` is `99999999999999999999`, wanted int64, at x.csv:11 (byte offset 39)"),
+            (
+                b"99999999999999999999,k",
+                "column `a` is `99999999999999999999`, wanted int64, at x.csv:11 (byte offset 39)"
+            ),
         ]
     );
 }
@@ -109,10 +121,16 @@ fn open_quotes_do_not_swallow_the_rest() {
 fn headers_must_fit_the_schema() {
     let reader = CsvReader::new(schema(&[("a", INT), ("b", STRING)]));
     assert_eq!(fails(&reader, b"a,c\n1,x\n"), "TB0423: there is no column `b`, at x.csv:1 (byte offset 0)");
-    assert_eq!(fails(&reader, b"a,b,c\n1,x,y\n"), "TB0423: column `c` is not in the schema, at x.csv:1 (byte offset 0)");
+    assert_eq!(
+        fails(&reader, b"a,b,c\n1,x,y\n"),
+        "TB0423: column `c` is not in the schema, at x.csv:1 (byte offset 0)"
+    );
     let lax = CsvReader { ignores_extra_columns: true, ..reader.clone() };
     assert_eq!(read_with(&lax, b"c,b,a\n1,x,2\n", &[]).0, [vec![Value::Int64(2), text("x")]]);
-    assert_eq!(fails(&reader, b"a,\xff\n"), "TB0406: the header is not UTF-8: invalid utf-8 sequence of 1 bytes from index 0, at x.csv:1 (byte offset 0)");
+    assert_eq!(
+        fails(&reader, b"a,\xff\n"),
+        "TB0406: the header is not UTF-8: invalid utf-8 sequence of 1 bytes from index 0, at x.csv:1 (byte offset 0)"
+    );
     assert_eq!(read_with(&reader, b"a,b\n", &[]).0, Vec::<Vec<Value>>::new());
     assert_eq!(read_with(&reader, b"\n\n", &[]).0, Vec::<Vec<Value>>::new());
     let bare = CsvReader {
@@ -143,7 +161,8 @@ fn what_cannot_be_read_is_refused_while_the_pipeline_is_built() {
 
 #[test]
 fn files_without_line_breaks_in_fields_can_be_cut_anywhere() {
-    let reader = CsvReader { has_embedded_newlines: false, ..CsvReader::new(schema(&[("a", INT), ("b", STRING)])) };
+    let reader =
+        CsvReader { has_embedded_newlines: false, ..CsvReader::new(schema(&[("a", INT), ("b", STRING)])) };
     assert!(reader.is_splittable());
     let bytes = b"a,b\r\n1,x\r\n2,\"y,z\"\r\n\r\n3,\r\n4,end";
     let wanted = read_with(&reader, bytes, &[]).0;
@@ -207,7 +226,11 @@ fn a_schema_is_guessed_from_the_first_file_with_rows() {
     let error = infer("ragged.csv", &Dialect::default()).unwrap_err();
     assert_eq!((error.code(), error.place().unwrap().line), ("TB0421", Some(3)));
     write("long.csv", &format!("a\n{}x\n", "1\n".repeat(1000)));
-    assert_eq!(infer("long.csv", &Dialect::default()).unwrap(), Schema::of([("a", INT)]), "a sample of 1000 rows");
+    assert_eq!(
+        infer("long.csv", &Dialect::default()).unwrap(),
+        Schema::of([("a", INT)]),
+        "a sample of 1000 rows"
+    );
 }
 
 #[test]

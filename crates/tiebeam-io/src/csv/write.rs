@@ -61,7 +61,8 @@ impl RecordFormat<Row> for CsvFormat {
     type File = Option<Arc<Schema>>;
 
     fn header(&self, first: Option<&Row>) -> Result<Option<Vec<u8>>> {
-        let Some(schema) = self.schema.as_ref().or(first.map(|row| &row.schema)).filter(|_| self.has_header) else {
+        let Some(schema) = self.schema.as_ref().or(first.map(|row| &row.schema)).filter(|_| self.has_header)
+        else {
             return Ok(None);
         };
         let mut out = Vec::new();

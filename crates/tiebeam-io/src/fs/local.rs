@@ -112,7 +112,10 @@ impl FileSystem for Local {
             };
         }
         if !fs::metadata(dir)?.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("`{}` is a file", dir.display())));
+            return Err(io::Error::new(
+                io::ErrorKind::NotADirectory,
+                format!("`{}` is a file", dir.display()),
+            ));
         }
         let probe = dir.join(format!("{OWN_PREFIX}probe-{}", std::process::id()));
         File::create(&probe)?;
@@ -293,7 +296,11 @@ mod tests {
         assert_eq!(listed(&root, "x/**"), ["x/a.csv", "x/y/a.csv", "x/y/z/b.csv"]);
         assert_eq!(listed(&root, "**/y/**/b.csv"), ["x/y/z/b.csv"]);
         assert_eq!(listed(&root, "a.csv"), ["a.csv"]);
-        assert_eq!(listed(&root, "odd[1].csv"), ["odd[1].csv"], "a file's own name wins over the pattern it is");
+        assert_eq!(
+            listed(&root, "odd[1].csv"),
+            ["odd[1].csv"],
+            "a file's own name wins over the pattern it is"
+        );
         assert_eq!(listed(&root, "[ab].csv"), ["a.csv", "b.csv"]);
         assert_eq!(listed(&root, ".tieb*"), Vec::<String>::new());
         assert_eq!(listed(&root, "a.csv/*"), Vec::<String>::new(), "a file is no directory");

@@ -97,7 +97,9 @@ impl ImageConverter {
         let wrong = |message: String| Err(Error::new(ErrorKind::InvalidArgument, "TB0455", message));
         let [height, width] = config.size;
         if [height, width].iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
-            return wrong(format!("an image is converted to 1 to {MAX_SIDE} pixels a side, got {height} × {width}"));
+            return wrong(format!(
+                "an image is converted to 1 to {MAX_SIDE} pixels a side, got {height} × {width}"
+            ));
         }
         if let Resize::ShorterSide(to) = config.resize
             && (to < height.max(width) || to > MAX_SIDE)
@@ -117,7 +119,11 @@ impl ImageConverter {
         for (channel, numbers) in table.iter_mut().enumerate() {
             for (byte, number) in numbers.iter_mut().enumerate() {
                 // 1/255 is no float; dividing gives what everybody else gets.
-                let scaled = if config.scale == 1.0 / 255.0 { byte as f32 / 255.0 } else { byte as f32 * config.scale };
+                let scaled = if config.scale == 1.0 / 255.0 {
+                    byte as f32 / 255.0
+                } else {
+                    byte as f32 * config.scale
+                };
                 *number = (scaled - config.mean[channel]) / config.std[channel];
             }
         }
@@ -172,7 +178,8 @@ impl ImageConverter {
     fn resized(&mut self, image: &ImagePixels) -> Result<Option<Vec<u8>>> {
         let [height, width] = self.config.size;
         let (from_height, from_width) = (image.height(), image.width());
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
+        let options =
+            ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
         let is_there = (from_height, from_width) == (height, width);
         let options = match self.config.resize {
             Resize::Stretch | Resize::Crop if is_there => return Ok(None),
@@ -181,7 +188,8 @@ impl ImageConverter {
             Resize::Crop => return self.cropped(image).map(Some),
         };
         let failed = |e: &dyn std::fmt::Display| Error::internal(format!("resizing an image: {e}"));
-        let source = ImageRef::new(from_width, from_height, image.rgb(), PixelType::U8x3).map_err(|e| failed(&e))?;
+        let source =
+            ImageRef::new(from_width, from_height, image.rgb(), PixelType::U8x3).map_err(|e| failed(&e))?;
         let mut target = Image::new(width, height, PixelType::U8x3);
         self.resizer.resize(&source, &mut target, Some(&options)).map_err(|e| failed(&e))?;
         Ok(Some(target.into_vec()))
@@ -209,7 +217,12 @@ impl ImageConverter {
 }
 
 /// Resizes only what is cut out afterwards: an image of one pixel by ten thousand must not become a giant on the way.
-fn options_for_shorter(options: ResizeOptions, image: &ImagePixels, to: u32, size: [u32; 2]) -> ResizeOptions {
+fn options_for_shorter(
+    options: ResizeOptions,
+    image: &ImagePixels,
+    to: u32,
+    size: [u32; 2],
+) -> ResizeOptions {
     let (height, width) = (u64::from(image.height()), u64::from(image.width()));
     let to = u64::from(to);
     // torchvision rounds the longer side down.
@@ -218,7 +231,8 @@ fn options_for_shorter(options: ResizeOptions, image: &ImagePixels, to: u32, siz
     let span = |from: u64, full: u64, out: u32| {
         let factor = from as f64 / full as f64;
         let length = (f64::from(out) * factor).min(from as f64);
-        let start = (centred(u32::try_from(full).unwrap_or(u32::MAX), out) as f64 * factor).min(from as f64 - length);
+        let start =
+            (centred(u32::try_from(full).unwrap_or(u32::MAX), out) as f64 * factor).min(from as f64 - length);
         (start.max(0.0), length)
     };
     let (top, crop_height) = span(height, full_height, size[0]);

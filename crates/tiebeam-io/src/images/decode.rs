@@ -139,7 +139,9 @@ fn image_error(format: ImageFormat, limits: &ImageLimits, error: ImageError) -> 
     match &error {
         ImageError::Limits(limit) => {
             let what = match limit.kind() {
-                LimitErrorKind::DimensionError => format!("it has more than {} pixels a side", limits.max_side),
+                LimitErrorKind::DimensionError => {
+                    format!("it has more than {} pixels a side", limits.max_side)
+                }
                 _ => format!("it needs more than {} bytes of memory", limits.max_alloc),
             };
             Error::new(

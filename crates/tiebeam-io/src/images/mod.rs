@@ -9,7 +9,9 @@ mod decode;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tiebeam_core::{Codec, Coder, CoderSpec, Element, Error, ErrorKind, Nesting, Reader, Result, SourcePlace};
+use tiebeam_core::{
+    Codec, Coder, CoderSpec, Element, Error, ErrorKind, Nesting, Reader, Result, SourcePlace,
+};
 
 pub use convert::{ImageConverter, ImageToF32, Layout, Resize};
 pub use decode::{ImageLimits, decode};
@@ -144,7 +146,8 @@ impl RangeReader for ImageFiles {
 /// `InvalidData` naming the file when it is no image, damaged, or larger than the limits; what the file system says.
 pub fn read_image(path: &str, limits: &ImageLimits) -> Result<ImagePixels> {
     let bytes = read_file(path, Compression::None, MAX_FILE)?;
-    decode(&bytes, limits).map_err(|e| e.at_place(SourcePlace { file: path.to_owned(), ..SourcePlace::default() }))
+    decode(&bytes, limits)
+        .map_err(|e| e.at_place(SourcePlace { file: path.to_owned(), ..SourcePlace::default() }))
 }
 
 type Wire = ((u32, u32), Bytes);

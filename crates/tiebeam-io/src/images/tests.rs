@@ -103,7 +103,8 @@ fn bytes_become_numbers_in_either_layout() {
     assert_eq!(of(scaled).0, [-0.5, 12.25, 504.0, 50.5, -0.5, 402.0]);
     let crop = ImageToF32 { resize: Resize::Crop, scale: 1.0, ..ImageToF32::of_size(1, 1) };
     assert_eq!(of(crop).0, [0.0, 51.0, 255.0]);
-    let error = ImageConverter::new(ImageToF32 { size: [2, 2], ..crop }).unwrap().convert(&image).unwrap_err();
+    let error =
+        ImageConverter::new(ImageToF32 { size: [2, 2], ..crop }).unwrap().convert(&image).unwrap_err();
     assert_eq!(error.message(), "an image of 1 × 2 pixels is too small to cut 2 × 2 out of it");
 }
 
@@ -112,7 +113,10 @@ fn settings_are_checked() {
     let base = ImageToF32::of_size(4, 4);
     for (config, why) in [
         (ImageToF32 { size: [0, 4], ..base }, "an image is converted to 1 to 8192 pixels a side, got 0 × 4"),
-        (ImageToF32 { size: [4, 9000], ..base }, "an image is converted to 1 to 8192 pixels a side, got 4 × 9000"),
+        (
+            ImageToF32 { size: [4, 9000], ..base },
+            "an image is converted to 1 to 8192 pixels a side, got 4 × 9000",
+        ),
         (
             ImageToF32 { resize: Resize::ShorterSide(3), ..base },
             "the shorter side must be at least what is cut out (4 × 4) and at most 8192, got 3",
@@ -166,7 +170,12 @@ fn too_large_images_are_refused_by_their_heads() {
         "a PNG image is larger than the limits: it has more than 100 pixels a side"
     );
     // A head that claims 60,000 × 60,000 pixels, on a file of a few hundred bytes.
-    let jpeg = golden().decoding.into_iter().find(|case| case.name == "jpeg").map(|case| base64(&case.file)).unwrap();
+    let jpeg = golden()
+        .decoding
+        .into_iter()
+        .find(|case| case.name == "jpeg")
+        .map(|case| base64(&case.file))
+        .unwrap();
     let sof = memchr::memmem::find(&jpeg, b"\xff\xc0\x00\x11\x08").unwrap();
     let mut bomb = jpeg.clone();
     bomb[sof + 5..sof + 9].copy_from_slice(&[0xea, 0x60, 0xea, 0x60]);
@@ -214,7 +223,9 @@ fn files_are_read_with_their_names_on_errors() {
     assert_eq!(bad[0].0, path.as_bytes());
     assert_eq!(
         bad[0].1.to_string(),
-        format!("not a JPEG, PNG, GIF, BMP or WebP image: it begins with the bytes 6e6f7420616e2069, at {path}")
+        format!(
+            "not a JPEG, PNG, GIF, BMP or WebP image: it begins with the bytes 6e6f7420616e2069, at {path}"
+        )
     );
 }
 
@@ -224,5 +235,8 @@ fn pixels_travel() {
     let coder = ImagePixels::coder();
     let bytes = coder.to_bytes(&image).unwrap();
     assert_eq!(coder.from_bytes(bytes.clone()).unwrap(), image);
-    assert_eq!(coder.from_bytes(bytes[..bytes.len() - 1].to_vec()).unwrap_err().kind(), ErrorKind::InvalidData);
+    assert_eq!(
+        coder.from_bytes(bytes[..bytes.len() - 1].to_vec()).unwrap_err().kind(),
+        ErrorKind::InvalidData
+    );
 }

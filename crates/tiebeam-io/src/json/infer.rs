@@ -28,8 +28,12 @@ pub const SAMPLE: usize = 1000;
 pub fn infer_schema(pattern: &str, listing: &Listing) -> Result<Schema> {
     let files = fs::list(pattern, false)?;
     let empty = |path: &str| {
-        Error::new(ErrorKind::InvalidData, "TB0433", "there is no line to tell the fields by: the file is empty")
-            .at_place(SourcePlace { file: path.to_owned(), ..SourcePlace::default() })
+        Error::new(
+            ErrorKind::InvalidData,
+            "TB0433",
+            "there is no line to tell the fields by: the file is empty",
+        )
+        .at_place(SourcePlace { file: path.to_owned(), ..SourcePlace::default() })
     };
     let file = files.iter().find(|file| file.size > 0).ok_or_else(|| empty(pattern))?;
     let range = FileRange { path: file.path.clone(), size: file.size, start: 0, end: file.size };
@@ -151,7 +155,9 @@ impl Fields {
                 None => element.nullable = true,
             }
         }
-        self.0.extend(other.into_iter().flatten().map(|(name, element)| (name, Element { nullable: true, ..element })));
+        self.0.extend(
+            other.into_iter().flatten().map(|(name, element)| (name, Element { nullable: true, ..element })),
+        );
         Ok(())
     }
 

@@ -38,7 +38,12 @@ fn nested() -> Arc<Schema> {
 fn read(reader: &JsonReader, text: &[u8]) -> (Vec<Row>, Vec<String>) {
     let (_dir, path) = file("x.jsonl", text);
     let (good, bad) = read_cut(reader, &path, &Listing::default(), &[]).unwrap();
-    (good, bad.into_iter().map(|(_, e)| format!("{}: {}", e.code(), e.to_string().replace(&path, "x"))).collect())
+    (
+        good,
+        bad.into_iter()
+            .map(|(_, e)| format!("{}: {}", e.code(), e.to_string().replace(&path, "x")))
+            .collect(),
+    )
 }
 
 #[test]
@@ -67,7 +72,9 @@ fn nested_values_are_read_by_the_schema() {
 #[test]
 fn numbers_are_exact() {
     let reader = JsonReader::new(schema(&[("d", required(TypeKind::Double))]));
-    for number in ["0.1", "1.7976931348623157e308", "5e-324", "9007199254740993", "3.141592653589793238462643"] {
+    for number in
+        ["0.1", "1.7976931348623157e308", "5e-324", "9007199254740993", "3.141592653589793238462643"]
+    {
         let (rows, _) = read(&reader, format!("{{\"d\":{number}}}").as_bytes());
         assert_eq!(rows[0].values[0], Value::Double(number.parse().unwrap()), "{number}");
     }
@@ -125,7 +132,8 @@ fn bad_lines_say_what_is_wrong_and_where() {
         TB0430: a line is not JSON: invalid unicode code point, at its column 30, at x:20 (byte offset 1292)"#]]
     .assert_eq(&bad.join("\n"));
     let lax = JsonReader { ignores_unknown: true, ..reader };
-    let (rows, bad) = read(&lax, format!("{{\"j\":{{\"k\":[1]}},\"i\":1}}\n{{\"j\":{}", "[".repeat(100_000)).as_bytes());
+    let (rows, bad) =
+        read(&lax, format!("{{\"j\":{{\"k\":[1]}},\"i\":1}}\n{{\"j\":{}", "[".repeat(100_000)).as_bytes());
     assert_eq!((rows.len(), bad.len()), (1, 1), "what is skipped is not followed into the depth");
 }
 
@@ -137,7 +145,10 @@ fn depth_is_bounded() {
     }
     let reader = JsonReader::new(schema(&[("d", field_type)]));
     let (_, bad) = read(&reader, format!("{{\"d\":{}1{}}}", "[".repeat(200), "]".repeat(200)).as_bytes());
-    assert_eq!(bad, ["TB0430: a line is not JSON: recursion limit exceeded, at its column 132, at x:1 (byte offset 0)"]);
+    assert_eq!(
+        bad,
+        ["TB0430: a line is not JSON: recursion limit exceeded, at its column 132, at x:1 (byte offset 0)"]
+    );
     let (_dir, path) = file("x", format!("{{\"d\":{}", "[".repeat(100_000)).as_bytes());
     assert_eq!(infer_schema(&path, &Listing::default()).unwrap_err().code(), "TB0430");
 }
@@ -158,7 +169,8 @@ fn maps_with_other_keys_are_refused_while_the_pipeline_is_built() {
 fn schemas_are_guessed() {
     let infer = |text: &str| {
         let (_dir, path) = file("x", text.as_bytes());
-        infer_schema(&path, &Listing::default()).map_err(|e| format!("{}: {}", e.code(), e.to_string().replace(&path, "x")))
+        infer_schema(&path, &Listing::default())
+            .map_err(|e| format!("{}: {}", e.code(), e.to_string().replace(&path, "x")))
     };
     let inner = schema(&[("k", required(TypeKind::Int64)), ("q", FieldType::nullable(TypeKind::Boolean))]);
     assert_eq!(
@@ -172,14 +184,23 @@ fn schemas_are_guessed() {
             ("new", FieldType::nullable(TypeKind::Int64)),
         ])
     );
-    assert_eq!(infer("{\"a\":18446744073709551615}").unwrap(), Schema::of([("a", required(TypeKind::Double))]));
+    assert_eq!(
+        infer("{\"a\":18446744073709551615}").unwrap(),
+        Schema::of([("a", required(TypeKind::Double))])
+    );
     assert_eq!(
         infer("{\"o\":{\"a\":1}}\n{\"o\":{\"a\":\"x\"}}").unwrap_err(),
         "TB0432: field `o.a` is a string, but a number in a line before, at x:2 (byte offset 14)"
     );
-    assert_eq!(infer("[1]").unwrap_err(), "TB0431: a line is an array, wanted an object, at x:1 (byte offset 0)");
+    assert_eq!(
+        infer("[1]").unwrap_err(),
+        "TB0431: a line is an array, wanted an object, at x:1 (byte offset 0)"
+    );
     assert_eq!(infer("{\"a\":1").unwrap_err().split(':').next(), Some("TB0430"));
-    assert_eq!(infer("").unwrap_err().split(',').next(), Some("TB0433: there is no line to tell the fields by: the file is empty"));
+    assert_eq!(
+        infer("").unwrap_err().split(',').next(),
+        Some("TB0433: there is no line to tell the fields by: the file is empty")
+    );
 }
 
 fn write(rows: &[Row]) -> String {
@@ -197,7 +218,8 @@ fn rows_are_written_one_a_line() {
         ("s", required(TypeKind::String)),
         ("l", required(TypeKind::Array(Box::new(required(TypeKind::Double))))),
     ]);
-    let list = Value::Array([Value::Double(1.0), Value::Double(f64::NAN), Value::Double(f64::INFINITY)].into());
+    let list =
+        Value::Array([Value::Double(1.0), Value::Double(f64::NAN), Value::Double(f64::INFINITY)].into());
     let row = Row::new(
         schema,
         [Value::Int64(-5), Value::Double(100.0), Value::Float(0.1), text("\u{1}\t\u{1f}é/\\\"\u{7f}"), list],

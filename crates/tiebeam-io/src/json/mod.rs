@@ -15,8 +15,8 @@ pub use infer::infer_schema;
 pub use read::JsonReader;
 #[cfg(test)]
 pub(crate) use write::read_base64;
-pub(crate) use write::{write_base64, write_value};
 pub use write::{JsonFormat, write};
+pub(crate) use write::{write_base64, write_value};
 
 use crate::read::{ReadAllFiles, ReadFiles};
 

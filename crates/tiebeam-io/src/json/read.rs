@@ -92,9 +92,13 @@ pub(super) fn json_error(error: &serde_json::Error, place: SourcePlace) -> Error
     if error.is_data() {
         return Error::new(ErrorKind::InvalidData, "TB0431", message).at_place(place);
     }
-    Error::new(ErrorKind::InvalidData, "TB0430", format!("a line is not JSON: {message}, at its column {}", error.column()))
-        .at_place(place)
-        .with_help("the file must have one JSON object a line")
+    Error::new(
+        ErrorKind::InvalidData,
+        "TB0430",
+        format!("a line is not JSON: {message}, at its column {}", error.column()),
+    )
+    .at_place(place)
+    .with_help("the file must have one JSON object a line")
 }
 
 /// Refuses types that JSON has no form for.
@@ -170,8 +174,11 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
                 Ok(index) => {
                     let field = &fields[index];
                     let path = Path::Field(&self.path, &field.name);
-                    let seed =
-                        ValueSeed { field_type: &field.field_type, ignores_unknown: self.ignores_unknown, path };
+                    let seed = ValueSeed {
+                        field_type: &field.field_type,
+                        ignores_unknown: self.ignores_unknown,
+                        path,
+                    };
                     values[index] = Some(object.next_value_seed(seed)?);
                     likely = index + 1;
                 }
@@ -283,7 +290,11 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
-        if self.field_type.nullable { Ok(Value::Null) } else { Err(E::custom(format_args!("field `{}` is null", self.path))) }
+        if self.field_type.nullable {
+            Ok(Value::Null)
+        } else {
+            Err(E::custom(format_args!("field `{}` is null", self.path)))
+        }
     }
 
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {

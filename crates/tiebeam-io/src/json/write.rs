@@ -145,7 +145,12 @@ pub(crate) fn write_value(value: &Value, out: &mut Vec<u8>) -> Result<()> {
 fn write_key(key: &Value, out: &mut Vec<u8>) -> Result<()> {
     match key {
         Value::String(text) => write_string(text, out),
-        Value::Bool(_) | Value::Byte(_) | Value::Int16(_) | Value::Int32(_) | Value::Int64(_) | Value::Bytes(_) => {
+        Value::Bool(_)
+        | Value::Byte(_)
+        | Value::Int16(_)
+        | Value::Int32(_)
+        | Value::Int64(_)
+        | Value::Bytes(_) => {
             let mut text = Vec::new();
             write_value(key, &mut text)?;
             if text.first() == Some(&b'"') {

@@ -201,12 +201,14 @@ impl Place {
         if pieces.is_empty() || pieces.iter().any(|piece| names.contains(&piece.name)) {
             return Ok(None);
         }
-        let count = self.target.num_shards.unwrap_or(pieces.len());
-        let sizes = sorted(pieces).into_iter().map(|piece| Some(piece.bytes));
-        let sizes: Vec<_> = match self.target.num_shards {
-            None => sizes.collect(),
-            Some(_) => vec![None; count],
+        let sizes: Vec<Option<u64>> = match self.target.num_shards {
+            None => joined(pieces, self.target.join_below)
+                .iter()
+                .map(|parts| if let [only] = parts.as_slice() { Some(only.bytes) } else { None })
+                .collect(),
+            Some(count) => vec![None; count],
         };
+        let count = sizes.len();
         let mut files = Vec::with_capacity(count);
         for (i, wanted) in sizes.into_iter().enumerate() {
             let path = join(&self.target.dir, &self.target.shard_name(i, count));
@@ -225,13 +227,19 @@ impl Place {
         self.fs.create_dir(&job_dir).map_err(|e| failed_writing("create directory", &job_dir, e))?;
         let sorted = sorted(pieces);
         let Some(count) = self.target.num_shards else {
-            let mut shards: Vec<_> = sorted.iter().map(|piece| (piece.name.clone(), piece.bytes)).collect();
-            if shards.is_empty() {
-                shards.push(self.assemble(id, "empty", &[], header)?);
+            if pieces.is_empty() {
+                return Ok(vec![self.assemble(id, "empty", &[], header)?]);
             }
-            return Ok(shards);
+            let files = joined(pieces, self.target.join_below).into_iter().enumerate();
+            return files
+                .map(|(i, parts)| match parts.as_slice() {
+                    [only] => Ok((only.name.clone(), only.bytes)),
+                    parts => self.join_small(id, &format!("joined-{i:05}"), parts, header),
+                })
+                .collect();
         };
-        let header = sorted.iter().map(|piece| &*piece.header).find(|header| !header.is_empty()).unwrap_or(header);
+        let header =
+            sorted.iter().map(|piece| &*piece.header).find(|header| !header.is_empty()).unwrap_or(header);
         if sorted.iter().any(|piece| !piece.header.is_empty() && piece.header != header) {
             return Err(Error::new(
                 ErrorKind::InvalidData,
@@ -283,6 +291,30 @@ impl Place {
         Ok((name.to_owned(), bytes))
     }
 
+    /// One file of several small pieces that each begin with the header: it is kept of the first alone.
+    fn join_small(&self, id: &str, name: &str, parts: &[&Piece], header: &[u8]) -> Result<(String, u64)> {
+        let path = self.temp_path(id, name);
+        let failed = |e| failed_writing("write", &path, e);
+        let file = self.fs.create(&path).map_err(failed)?;
+        let mut whole = Encoder::new(file, self.target.compression).map_err(failed)?;
+        let mut text = Vec::new();
+        for (i, piece) in parts.iter().enumerate() {
+            let from = self.temp_path(id, &piece.name);
+            let read = |e| failed_writing("read back", &from, e);
+            if self.fs.size(&from).map_err(read)? != Some(piece.bytes) {
+                return Err(self.lost(&piece.name));
+            }
+            text.clear();
+            let inner = self.fs.open(&from, 0).map_err(read)?;
+            self.target.compression.decode(inner).and_then(|mut r| r.read_to_end(&mut text)).map_err(read)?;
+            let own = if piece.header.is_empty() { header } else { &piece.header };
+            let skipped = if i > 0 && text.starts_with(own) { own.len() } else { 0 };
+            whole.write_all(&text[skipped..]).map_err(failed)?;
+        }
+        let bytes = whole.finish().map_err(failed)?;
+        Ok((name.to_owned(), bytes))
+    }
+
     fn write_manifest(&self, id: &str, shards: Vec<(String, u64)>) -> Result<Manifest> {
         let dir = &self.target.dir;
         let count = shards.len();
@@ -325,10 +357,12 @@ impl Place {
         let mut text = Vec::new();
         self.fs.open(&path, 0).and_then(|mut file| file.read_to_end(&mut text)).map_err(read)?;
         let damaged = |why: String| {
-            Error::new(ErrorKind::Output, "TB0442", format!("commit manifest `{path}` {why}")).with_help(format!(
-                "its files are a complete output without its names; look at them, then remove `{}`",
-                self.job_dir(id)
-            ))
+            Error::new(ErrorKind::Output, "TB0442", format!("commit manifest `{path}` {why}")).with_help(
+                format!(
+                    "its files are a complete output without its names; look at them, then remove `{}`",
+                    self.job_dir(id)
+                ),
+            )
         };
         let manifest: Manifest =
             serde_json::from_slice(&text).map_err(|e| damaged(format!("cannot be read: {e}")))?;
@@ -336,7 +370,9 @@ impl Place {
             return Err(damaged(format!("has version {}, wanted {VERSION}", manifest.version)));
         }
         let temps = manifest.files.iter().map(|file| &file.temp);
-        if let Some(name) = temps.chain(manifest.files.iter().map(|file| &file.name)).find(|name| name.contains('/')) {
+        if let Some(name) =
+            temps.chain(manifest.files.iter().map(|file| &file.name)).find(|name| name.contains('/'))
+        {
             return Err(damaged(format!("names `{name}`, which is not a file's name")));
         }
         let names = manifest.files.iter().map(|file| &file.name).chain(&manifest.remove);
@@ -414,6 +450,25 @@ fn sorted(pieces: &[Piece]) -> Vec<&Piece> {
     sorted.sort_by(|a, b| (a.shard, &a.name).cmp(&(b.shard, &b.name)));
     sorted.dedup_by(|a, b| a.name == b.name);
     sorted
+}
+
+/// The pieces of each file, where the number of files is open: large ones alone, small ones of one header together.
+fn joined(pieces: &[Piece], below: u64) -> Vec<Vec<&Piece>> {
+    let (small, large): (Vec<&Piece>, Vec<&Piece>) =
+        sorted(pieces).into_iter().partition(|p| p.bytes < below);
+    let mut files: Vec<Vec<&Piece>> = large.into_iter().map(|piece| vec![piece]).collect();
+    let mut open: Option<(Vec<&Piece>, u64)> = None;
+    for piece in small {
+        match &mut open {
+            Some((parts, bytes)) if *bytes < below && parts[0].header == piece.header => {
+                parts.push(piece);
+                *bytes += piece.bytes;
+            }
+            _ => files.extend(open.replace((vec![piece], piece.bytes)).map(|(parts, _)| parts)),
+        }
+    }
+    files.extend(open.map(|(parts, _)| parts));
+    files
 }
 
 const ID_LENGTH: usize = 16;

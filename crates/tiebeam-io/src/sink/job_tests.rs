@@ -141,13 +141,16 @@ impl Lock for FaultyLock {
 }
 
 fn target(dir: &tempfile::TempDir) -> Target {
-    Target::new(&format!("{}/out/part", dir.path().display())).unwrap()
+    let target = Target::new(&format!("{}/out/part", dir.path().display())).unwrap();
+    // Most of these tests are about several files.
+    Target { join_below: 0, ..target }
 }
 
 fn write_piece(place: &Place, job: &str, shard: usize, name: &str, text: &str) -> Result<Piece> {
     let path = place.temp_path(job, name);
     let failed = |e| failed_writing("write", &path, e);
-    let mut encoder = Encoder::new(place.fs().create(&path).map_err(failed)?, place.target().compression).map_err(failed)?;
+    let mut encoder = Encoder::new(place.fs().create(&path).map_err(failed)?, place.target().compression)
+        .map_err(failed)?;
     encoder.write_all(text.as_bytes()).map_err(failed)?;
     let bytes = encoder.finish().map_err(failed)?;
     Ok(Piece { name: name.into(), shard, records: 1, bytes, header: Vec::new() })
@@ -162,7 +165,8 @@ fn run(fs: Arc<dyn FileSystem>, target: &Target, texts: &[&str]) -> Result<Commi
     let mut pieces = Vec::new();
     for (i, text) in texts.iter().enumerate() {
         let shard = i % target.num_shards.unwrap_or(1);
-        let write = |attempt: usize| write_piece(&place, &job, shard, &format!("shard-{i:03}-{attempt}"), text);
+        let write =
+            |attempt: usize| write_piece(&place, &job, shard, &format!("shard-{i:03}-{attempt}"), text);
         pieces.push(write(1).or_else(|_| write(2))?);
     }
     sink.commit(&job, &pieces, b"").or_else(|_| sink.commit(&job, &pieces, b""))
@@ -206,7 +210,7 @@ fn check_faults(settings: impl Fn(&mut Target), old: &[&str], pieces: &[&str], n
             let mut target = target(&dir);
             settings(&mut target);
             let target = target.checked().unwrap();
-            let plain = Target { num_shards: None, ..target.clone() };
+            let plain = Target { num_shards: None, join_below: 0, ..target.clone() };
             if !old.is_empty() {
                 run(local(), &plain, old).unwrap();
             }
@@ -217,7 +221,8 @@ fn check_faults(settings: impl Fn(&mut Target), old: &[&str], pieces: &[&str], n
             let was_reached = faulty.done.load(Ordering::Relaxed) > at;
             let case = format!("{fault:?} at {at}: {result:?}");
 
-            let seen = if Local.size(&target.dir).unwrap().is_some() { look(&target).1 } else { BTreeMap::new() };
+            let seen =
+                if Local.size(&target.dir).unwrap().is_some() { look(&target).1 } else { BTreeMap::new() };
             for (name, text) in &seen {
                 let whole = before.get(name) == Some(text) || after.get(name) == Some(text);
                 assert!(whole, "{case}: a half file `{name}` is seen: {text:?}");
@@ -259,6 +264,19 @@ fn a_kill_anywhere_leaves_one_whole_output() {
     check_faults(|_| {}, &["x\n", "y\n"], &[A, B], &[A, B]);
     check_faults(|_| {}, &["x\n"], &[A, B, C], &[A, B, C]);
     check_faults(|_| {}, &["x\n", "y\n", "z\n"], &[A], &[A]);
+}
+
+#[test]
+fn a_kill_anywhere_while_small_pieces_are_put_together() {
+    let joins = |t: &mut Target| t.join_below = 1 << 20;
+    check_faults(joins, &["x\n"], &[A, B, C], &["a1\na2\nb1 is longer\nb2\nc\n"]);
+    let some = |t: &mut Target| t.join_below = A.len() as u64 + 1;
+    check_faults(some, &["x\n", "y\n"], &[A, B, C], &[B, "a1\na2\nc\n"]);
+    let compressed = |t: &mut Target| {
+        t.join_below = 1 << 20;
+        t.compression = Compression::Gzip;
+    };
+    check_faults(compressed, &["x\n"], &[A, B], &["a1\na2\nb1 is longer\nb2\n"]);
 }
 
 #[test]
@@ -318,7 +336,8 @@ fn a_commit_is_known_again_by_another_process() {
     let target = target(&dir);
     let place = Place::new(local(), target.clone());
     let (job, _lock) = place.begin().unwrap();
-    let pieces = [write_piece(&place, &job, 0, "s1", A).unwrap(), write_piece(&place, &job, 0, "s2", B).unwrap()];
+    let pieces =
+        [write_piece(&place, &job, 0, "s1", A).unwrap(), write_piece(&place, &job, 0, "s2", B).unwrap()];
     let committed = place.commit(&job, &pieces, b"").unwrap();
     assert_eq!(place.commit(&job, &pieces, b"").unwrap(), committed);
     std::fs::write(dir.path().join("out/part-00001-of-00002"), "other").unwrap();
@@ -333,7 +352,8 @@ fn a_lost_piece_is_noticed_before_anything_is_renamed() {
     run(local(), &target, &["old\n"]).unwrap();
     let place = Place::new(local(), target.clone());
     let (job, _lock) = place.begin().unwrap();
-    let pieces = [write_piece(&place, &job, 0, "s1", A).unwrap(), write_piece(&place, &job, 0, "s2", B).unwrap()];
+    let pieces =
+        [write_piece(&place, &job, 0, "s1", A).unwrap(), write_piece(&place, &job, 0, "s2", B).unwrap()];
     std::fs::write(place.temp_path(&job, "s2"), "cut").unwrap();
     assert_eq!(place.commit(&job, &pieces, b"").unwrap_err().code(), "TB0443");
     assert_eq!(look(&target).1, output(&target, &["old\n"]));
@@ -350,8 +370,14 @@ fn hostile_manifests_are_refused() {
     for (text, why) in [
         ("", "cannot be read: EOF"),
         (r#"{"version":2,"files":[],"remove":[]}"#, "has version 2, wanted 1"),
-        (r#"{"version":1,"files":[{"temp":"../../victim","name":"part-00000-of-00001","bytes":1}],"remove":[]}"#, "names `../../victim`"),
-        (r#"{"version":1,"files":[{"temp":"x","name":"../victim","bytes":1}],"remove":[]}"#, "names `../victim`"),
+        (
+            r#"{"version":1,"files":[{"temp":"../../victim","name":"part-00000-of-00001","bytes":1}],"remove":[]}"#,
+            "names `../../victim`",
+        ),
+        (
+            r#"{"version":1,"files":[{"temp":"x","name":"../victim","bytes":1}],"remove":[]}"#,
+            "names `../victim`",
+        ),
         (r#"{"version":1,"files":[],"remove":["../victim"]}"#, "names `../victim`, which is not of output"),
     ] {
         let left = format!("{}/out/.tiebeam-part-0123456789abcdef", dir.path().display());
@@ -373,6 +399,9 @@ fn an_output_that_cannot_be_written_is_told_beforehand() {
     let path = dir.path().display();
     let error = place.check().unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::Output, "TB0440"));
-    assert_eq!(error.message(), format!("cannot write to directory `{path}/file/out`: `{path}/file` is a file"));
+    assert_eq!(
+        error.message(),
+        format!("cannot write to directory `{path}/file/out`: `{path}/file` is a file")
+    );
     assert_eq!(place.begin().err().map(|e| e.kind()), Some(ErrorKind::Output));
 }

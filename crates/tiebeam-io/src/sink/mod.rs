@@ -14,6 +14,9 @@ use crate::compression::Compression;
 /// The most shards that can be asked for.
 pub const MAX_SHARDS: usize = 4096;
 
+/// What is small enough to be put together unless told otherwise.
+const JOIN_BELOW: u64 = 1 << 20;
+
 /// Where a sink writes, and what the files are called: `prefix-00000-of-00003.suffix`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -23,8 +26,11 @@ pub struct Target {
     pub prefix: String,
     /// What they end with, such as `.csv`; may be empty.
     pub suffix: String,
-    /// The number of files; none is one for each bundle.
+    /// The number of files; none is one for each bundle that wrote much.
     pub num_shards: Option<usize>,
+    /// Where the number of files is open, what bundles wrote of less than this many bytes is put together, so that a small
+    /// output is one file however many bundles wrote it.
+    pub join_below: u64,
     /// How the files are compressed. `Auto` goes by the suffix.
     pub compression: Compression,
 }
@@ -55,6 +61,7 @@ impl Target {
             prefix: prefix.to_owned(),
             suffix: String::new(),
             num_shards: None,
+            join_below: JOIN_BELOW,
             compression: Compression::Auto,
         })
     }
@@ -103,7 +110,9 @@ impl Target {
             return false;
         };
         let number = |text: &str| {
-            (text.len() >= 5 && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse::<u64>().ok()).flatten()
+            (text.len() >= 5 && text.bytes().all(|b| b.is_ascii_digit()))
+                .then(|| text.parse::<u64>().ok())
+                .flatten()
         };
         matches!((number(index), number(count)), (Some(index), Some(count)) if index < count)
     }

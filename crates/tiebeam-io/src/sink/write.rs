@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tiebeam_core::metrics::Counter;
 use tiebeam_core::{
-    Batch, BundleContext, Codec, Coder, CoderSpec, DoFn, Element, ElementContext, Error, Iterable, Nesting, Output,
-    Reader, Result, SetupContext, View, Window, WindowInfo, WindowingStrategy,
+    Batch, BundleContext, Codec, Coder, CoderSpec, DoFn, Element, ElementContext, Error, Iterable, Nesting,
+    Output, Reader, Result, SetupContext, View, Window, WindowInfo, WindowingStrategy,
 };
 use tiebeam_graph::{Create, PCollection, PTransform, ParDo, impulse};
 
@@ -48,7 +48,8 @@ impl<F> WriteFiles<F> {
         self
     }
 
-    /// Exactly this many files, of about as many records each. By default there is one for each bundle.
+    /// Exactly this many files, of about as many records each. By default there is one for each bundle that wrote a megabyte
+    /// or more, and what the others wrote is put together.
     #[must_use]
     pub fn with_num_shards(mut self, num_shards: usize) -> Self {
         if let Ok(target) = &mut self.target {
@@ -268,7 +269,14 @@ impl<T: Element, F: RecordFormat<T>> WriteShards<T, F> {
         // Shards that are put together from pieces are given their header then.
         let buffer = if place.target().num_shards.is_none() { header.clone() } else { Vec::new() };
         let piece = Piece { name, shard, records: 0, bytes: 0, header };
-        Ok(OpenPiece { state: F::File::default(), fs: place.shared_fs(), path, piece, buffer, encoder: Some(encoder) })
+        Ok(OpenPiece {
+            state: F::File::default(),
+            fs: place.shared_fs(),
+            path,
+            piece,
+            buffer,
+            encoder: Some(encoder),
+        })
     }
 
     fn add(&mut self, job: &str, record: &T) -> Result<()> {

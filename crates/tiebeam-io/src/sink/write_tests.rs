@@ -60,9 +60,14 @@ struct Setup {
 
 impl Setup {
     fn new(num_shards: Option<usize>, with_header: bool) -> Setup {
+        Setup::joining(num_shards, with_header, 0)
+    }
+
+    fn joining(num_shards: Option<usize>, with_header: bool, join_below: u64) -> Setup {
         let dir = tempfile::tempdir().unwrap();
         let mut target = Target::new(dir.path().join("out").to_str().unwrap()).unwrap();
         target.num_shards = num_shards;
+        target.join_below = join_below;
         let sink = Arc::new(Sink::new(Place::new(Arc::new(fs::local::Local), target.checked().unwrap())));
         let job = sink.begin().unwrap();
         let format = Numbers { with_header };
@@ -96,7 +101,8 @@ impl Setup {
             (name, std::fs::read_to_string(path).unwrap())
         };
         let seen = committed.files.iter().map(read).collect();
-        let mut names: Vec<_> = std::fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut names: Vec<_> =
+            std::fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         let wanted: Vec<_> = committed.files.iter().map(|f| f.rsplit('/').next().unwrap()).collect();
         assert_eq!(names, wanted, "nothing else is left");
@@ -122,6 +128,15 @@ fn one_file_a_bundle() {
         setup.commit(),
         named(&[("out-00000-of-00002", "number\n1\n2\n3\n"), ("out-00001-of-00002", "number\n4\n")])
     );
+}
+
+#[test]
+fn small_bundles_share_a_file_with_one_header() {
+    let setup = Setup::joining(None, true, 1 << 20);
+    setup.bundle(&[&[1, 2], &[3]]).unwrap();
+    setup.bundle(&[]).unwrap();
+    setup.bundle(&[&[4]]).unwrap();
+    assert_eq!(setup.commit(), named(&[("out-00000-of-00001", "number\n1\n2\n3\n4\n")]));
 }
 
 #[test]
@@ -162,7 +177,8 @@ fn a_failed_job_cleans_up() {
     setup.bundle(&[&[1]]).unwrap();
     setup.sink.close();
     setup.sink.close();
-    let names: Vec<_> = std::fs::read_dir(setup.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        std::fs::read_dir(setup.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["out-00000-of-00001"]);
 }
 
