@@ -28,7 +28,7 @@ pub fn build(p: &Pipeline, options: &Options) {
 
     let ask = |name: &str, path: &str| {
         let answers = numbers.step(name).apply(RunInference::new(OnnxModelHandler::new(path)));
-        answers.step(format!("{name}Answer")).map(|result| (result.example.to_string(), result.inference.to_string()))
+        answers.step(format!("{name}Answer")).map(|result| (result.example.to_string(), result.inference.to_scalar().unwrap_or(f32::NAN)))
     };
     let five = ask("Five", options.get("five").unwrap_or("fixtures/models/five.onnx"));
     let ten = ask("Ten", options.get("ten").unwrap_or("fixtures/models/ten.onnx"));

@@ -39,9 +39,14 @@ pub fn build(p: &Pipeline, options: &Options) {
         .step("ModelB")
         .apply(RunInference::new(ten))
         .step("Show")
-        .map(|result| format!("{} -> {}", result.example, result.inference))
+        .map(|result| format!("{} -> {}", number(&result.example), number(&result.inference)))
         .step("Write")
         .apply(text::write(output));
+}
+
+/// The only number of a tensor; a model says `[100]` for one row of one output.
+fn number(tensor: &Tensor) -> f32 {
+    tensor.to_scalar().unwrap_or(f32::NAN)
 }
 
 /// The program.

@@ -24,7 +24,7 @@ pub fn build(p: &Pipeline, options: &Options) {
     let output = if options.output.is_empty() { "out/times_five" } else { &options.output };
     let predicted = predict(&numbers(p, input), options.get("model").unwrap_or("fixtures/models/five.pth"));
     predicted
-        .map(|result| format!("{} -> {}", result.example, result.inference))
+        .map(|result| format!("{} -> {}", number(&result.example), number(&result.inference)))
         .step("Write")
         .apply(text::write(output));
 }
@@ -47,6 +47,11 @@ pub fn predict(numbers: &PCollection<Tensor>, model: &str) -> PCollection<Predic
     let one_to_one = [("input_dim", Value::Int64(1)), ("output_dim", Value::Int64(1))];
     let handler = PytorchModelHandlerTensor::new(model, "LinearRegression").with_params(one_to_one);
     numbers.step("Model").apply(RunInference::new(handler))
+}
+
+/// The only number of a tensor; a model says `[100]` for one row of one output.
+pub fn number(tensor: &Tensor) -> f32 {
+    tensor.to_scalar().unwrap_or(f32::NAN)
 }
 
 /// The program.

