@@ -411,13 +411,13 @@ where
             let mut results = results.by_ref().take(n);
             match &mut front.carried {
                 Carried::Uniform(info) if n >= FORWARD => {
-                    out.forward(Batch::uniform(results.collect::<Result<_>>()?, info.clone()));
+                    out.forward(Batch::uniform(gather(results, n)?, info.clone()));
                 }
                 Carried::Uniform(info) => {
                     results.try_for_each(|result| result.map(|result| out.emit_with(result, info)))?;
                 }
                 Carried::Each(infos) if n >= FORWARD => {
-                    let values = results.collect::<Result<_>>()?;
+                    let values = gather(results, n)?;
                     out.forward(Batch { values, meta: Meta::Each(infos.by_ref().take(n).collect()) });
                 }
                 Carried::Each(infos) => {
@@ -482,6 +482,15 @@ where
         }
         Ok(())
     }
+}
+
+/// Collects `n` results; collecting into a `Result` would not know their number beforehand.
+fn gather<T>(results: impl Iterator<Item = Result<T>>, n: usize) -> Result<Vec<T>> {
+    let mut values = Vec::with_capacity(n);
+    for result in results {
+        values.push(result?);
+    }
+    Ok(values)
 }
 
 fn not_kept() -> Error {
