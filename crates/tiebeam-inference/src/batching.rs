@@ -20,7 +20,8 @@ pub const DEFAULT_BUCKET_BOUNDARIES: [usize; 6] = [16, 32, 64, 128, 256, 512];
 /// most twofold from batch to batch. These are the rules and the defaults of Beam's `BatchElements`.
 #[derive(Clone, PartialEq)]
 pub struct Batching {
-    /// A batch waits for at least this many, as long as other bundles may bring more. Default 1.
+    /// A batch waits for at least this many, as long as other bundles may bring more, but at a bundle's end no longer
+    /// than 200 milliseconds unless [`max_batch_duration`](Batching::max_batch_duration) says otherwise. Default 1.
     pub min_batch_size: usize,
     /// A batch never holds more. Default 10,000.
     pub max_batch_size: usize,
