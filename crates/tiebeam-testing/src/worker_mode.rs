@@ -234,7 +234,7 @@ impl InProcess {
             other => {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
-                    "TB0547",
+                    "TB0561",
                     format!("state {other:?} is not served"),
                 ));
             }
@@ -242,7 +242,7 @@ impl InProcess {
         let side = self.sides.get(&side_input).ok_or_else(|| {
             Error::new(
                 ErrorKind::InvalidData,
-                "TB0547",
+                "TB0561",
                 format!("no side input `{side_input}` in this stage"),
             )
         })?;
@@ -265,7 +265,7 @@ impl FnApi for InProcess {
 
     fn state(&self, request: StateRequest) -> Result<StateResponse> {
         let Some(state_request::Request::Get(get)) = request.request else {
-            return Err(Error::new(ErrorKind::Unsupported, "TB0547", "only reading of state is served"));
+            return Err(Error::new(ErrorKind::Unsupported, "TB0561", "only reading of state is served"));
         };
         let values = self.values(request.state_key)?;
         let whole = Bytes::from(values.chunks.concat());
