@@ -278,7 +278,15 @@ impl Sessions {
 
 fn floor_to(timestamp: Timestamp, period: i64, offset: i64) -> i64 {
     let micros = timestamp.micros();
-    micros - (micros.wrapping_sub(offset)).rem_euclid(period)
+    match micros.checked_sub(offset).and_then(|from| micros.checked_sub(from.rem_euclid(period))) {
+        Some(start) => start,
+        // At the ends of time, where elements without a time of their own are, a window begins before its first instant.
+        None => {
+            let (micros, offset, period) = (i128::from(micros), i128::from(offset), i128::from(period));
+            let start = micros - (micros - offset).rem_euclid(period);
+            i64::try_from(start).unwrap_or(i64::MIN)
+        }
+    }
 }
 
 impl WindowFn for GlobalWindows {
@@ -389,8 +397,8 @@ impl WindowFn for Sessions {
 }
 
 fn interval(start: i64, size: i64) -> Window {
-    let start = Timestamp::from_micros(start);
-    Window::Interval(IntervalWindow { start, end: start.plus_micros(size) })
+    let end = Timestamp::from_micros(start.saturating_add(size));
+    Window::Interval(IntervalWindow { start: Timestamp::from_micros(start), end })
 }
 
 /// The time that a grouped element is given.
@@ -454,5 +462,31 @@ impl WindowingStrategy {
     pub fn with_allowed_lateness(mut self, lateness: Duration) -> Self {
         self.allowed_lateness = lateness;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_without_a_time_have_windows_too() {
+        let minute = Duration::from_secs(60);
+        let fixed = [
+            FixedWindows::of(minute),
+            FixedWindows::of(minute).with_offset(Duration::from_secs(59)),
+            FixedWindows::of(Duration::from_secs(u64::MAX)),
+        ];
+        for window_fn in fixed {
+            for timestamp in [Timestamp::MIN, Timestamp::from_micros(0), Timestamp::MAX] {
+                let Windows::One(Window::Interval(window)) = window_fn.assign(timestamp, &Windows::GLOBAL) else {
+                    panic!("{window_fn:?} gives one interval");
+                };
+                assert!(window.start <= timestamp && timestamp <= window.end, "{window:?} of {timestamp:?}");
+            }
+        }
+        let sliding = SlidingWindows::of(minute, Duration::from_secs(20));
+        assert_eq!(sliding.assign(Timestamp::from_secs(30), &Windows::GLOBAL).as_slice().len(), 3);
+        assert!(!sliding.assign(Timestamp::MIN, &Windows::GLOBAL).as_slice().is_empty());
     }
 }
