@@ -107,6 +107,8 @@ pub struct TransformType {
     pub about: &'static str,
     /// What it reads.
     pub inputs: Inputs,
+    /// Whether its rows are those that it reads.
+    pub keeps_rows: bool,
     /// The keys of its configuration.
     pub keys: &'static [Key],
     /// Makes one. Its keys were checked.
@@ -201,7 +203,8 @@ pub fn unknown_type(name: &str, span: Span) -> Diagnostic {
     }
 }
 
-/// Checks a configuration against its keys: unknown ones, missing ones, values of another type.
+/// Checks a configuration against its keys: unknown ones, missing ones, values of another type. Whether what is known is
+/// enough to go on with: an unknown key is told and left out.
 pub fn check_keys(
     config: &[Entry],
     keys: &[Key],
@@ -209,7 +212,7 @@ pub fn check_keys(
     span: Span,
     problems: &mut Vec<Diagnostic>,
 ) -> bool {
-    let before = problems.len();
+    let mut fine = true;
     let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
     for entry in config.iter().filter(|entry| !entry.key.starts_with("__")) {
         match keys.iter().find(|key| key.name == &*entry.key) {
@@ -225,6 +228,7 @@ pub fn check_keys(
                     entry.value.span
                 };
                 problems.push(Diagnostic::new("TB0208", span, message));
+                fine = false;
             }
             Some(_) => {}
         }
@@ -234,7 +238,8 @@ pub fn check_keys(
             let message = format!("{place} lacks the key `{}`", key.name);
             problems
                 .push(Diagnostic::new("TB0207", span, message).help(format!("{}: {}", key.name, key.about)));
+            fine = false;
         }
     }
-    problems.len() == before
+    fine
 }

@@ -432,6 +432,9 @@ impl Planner<'_> {
             }
             return None;
         };
+        if step.is_misplaced && step.config.is_none() {
+            return Some((kind, false));
+        }
         let entries = step.config.as_ref().and_then(Node::as_map).unwrap_or(&[]);
         let place = format!("`{}`", kind.name);
         Some((kind, check_keys(entries, kind.keys, &place, step.kind.span, self.problems)))
@@ -460,8 +463,11 @@ impl Planner<'_> {
             }
             flattened
         };
+        // What keeps its rows as they are gives them though it has mistakes, so that those after it are told too.
+        let kept = kind.keeps_rows.then(|| inputs.first().map(|(_, joined)| joined.clone())).flatten();
+        let unmade = |planner: &mut Self| (None, planner.kept_outputs(step, &label, kept.as_ref()));
         if !keys_fine {
-            return (None, None);
+            return unmade(self);
         }
         let before = self.problems.len();
         let mut maker = Maker {
@@ -471,9 +477,9 @@ impl Planner<'_> {
             source: self.source,
             environment: self.environment,
         };
-        let Some(made) = (kind.make)(&mut maker) else { return (None, None) };
+        let Some(made) = (kind.make)(&mut maker) else { return unmade(self) };
         if self.problems.len() > before {
-            return (None, None);
+            return unmade(self);
         }
         let is_root = inputs.is_empty();
         let windowing = windowing.or_else(|| to_roots.filter(|_| is_root).cloned());
@@ -496,6 +502,19 @@ impl Planner<'_> {
             outputs: outputs.iter().map(|(_, one)| (one.id, one.schema.clone())).collect(),
         };
         (Some(PlannedStep { label, span: step.title_span(), work }), Some(outputs))
+    }
+
+    /// The outputs of a transform with mistakes that gives the rows it reads.
+    fn kept_outputs(&mut self, step: &Step, label: &Arc<str>, input: Option<&Collection>) -> StepOutputs {
+        let input = input?;
+        let element = FieldType::required(TypeKind::Row(input.schema.clone()));
+        let errors = step.error_output().map(|name| (name.text, error_schema(element)));
+        let outputs = [(Arc::from(MAIN), input.schema.clone())].into_iter().chain(errors);
+        Some(
+            outputs
+                .map(|(name, schema)| (name, Collection { id: usize::MAX, schema, producer: label.clone() }))
+                .collect(),
+        )
     }
 
     fn check_inputs(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
+use tiebeam_core::row::{FieldType, LogicalType, Row, Schema, TypeKind, Value};
 use tiebeam_core::{Error, ErrorKind, Result};
 
 use crate::diagnostic::Diagnostic;
@@ -11,28 +11,69 @@ use crate::expression::{Raised, conform as conform_value, show};
 use crate::plan::Collection;
 use crate::source::Span;
 
-/// The type of a node's value; none for null.
-///
-/// # Errors
-/// When a list holds values of types that have nothing in common.
-pub fn type_of(node: &Node) -> std::result::Result<Option<FieldType>, Diagnostic> {
+const UNKNOWN: &str = "tiebeam:logical_type:unknown:v1";
+
+/// The type of nothing: of null, and of what an empty list holds. It goes with every type.
+fn unknown() -> FieldType {
+    FieldType::nullable(TypeKind::Logical(Arc::new(LogicalType {
+        urn: UNKNOWN.to_owned(),
+        payload: Vec::new(),
+        representation: FieldType::nullable(TypeKind::String),
+        argument: None,
+    })))
+}
+
+/// A type without unknown parts: what is not known is a nullable string.
+fn known(field: FieldType, unknown: &FieldType) -> FieldType {
+    let nullable = field.nullable;
+    let inner = |of: Box<FieldType>| Box::new(known(*of, unknown));
+    let kind = match field.kind {
+        kind if kind == unknown.kind => return FieldType::nullable(TypeKind::String),
+        TypeKind::Array(of) => TypeKind::Array(inner(of)),
+        TypeKind::Row(schema) => {
+            let fields = schema.fields.iter().map(|f| (f.name.clone(), known(f.field_type.clone(), unknown)));
+            TypeKind::Row(Arc::new(Schema::of(fields)))
+        }
+        kind => kind,
+    };
+    FieldType { kind, nullable }
+}
+
+fn type_of(node: &Node, unknown: &FieldType) -> std::result::Result<FieldType, Diagnostic> {
     let kind = match &node.content {
-        Content::Null => return Ok(None),
+        Content::Null => return Ok(unknown.clone()),
         Content::Bool(_) => TypeKind::Boolean,
         Content::Int(_) => TypeKind::Int64,
         Content::Float(_) => TypeKind::Double,
         Content::String(_) => TypeKind::String,
-        Content::List(items) => TypeKind::Array(Box::new(common_type(items)?)),
+        Content::List(items) => TypeKind::Array(Box::new(common(items, unknown)?)),
         Content::Map(entries) => {
             let mut fields = Vec::with_capacity(entries.len());
             for entry in entries.iter() {
-                let field = type_of(&entry.value)?.unwrap_or(FieldType::nullable(TypeKind::String));
-                fields.push((entry.key.clone(), field));
+                fields.push((entry.key.clone(), type_of(&entry.value, unknown)?));
             }
             TypeKind::Row(Arc::new(Schema::of(fields)))
         }
     };
-    Ok(Some(FieldType::required(kind)))
+    Ok(FieldType::required(kind))
+}
+
+fn common(nodes: &[Node], unknown: &FieldType) -> std::result::Result<FieldType, Diagnostic> {
+    let mut common: Option<FieldType> = None;
+    for node in nodes {
+        let next = type_of(node, unknown)?;
+        common = Some(match common {
+            None => next,
+            Some(before) => join(&before, &next).ok_or_else(|| {
+                let (next, before) = (known(next, unknown), known(before, unknown));
+                let message = format!("this is {}, those before are {}", show(&next), show(&before));
+                Diagnostic::new("TB0205", node.span, message)
+                    .help("a column has one type: write all its values alike, texts in quotes")
+            })?,
+        });
+    }
+    // Of nothing, nothing is null.
+    Ok(common.unwrap_or_else(|| FieldType { nullable: false, ..unknown.clone() }))
 }
 
 /// The type that the values of several nodes have in common; nullable when one is null, a nullable string when all are.
@@ -40,26 +81,8 @@ pub fn type_of(node: &Node) -> std::result::Result<Option<FieldType>, Diagnostic
 /// # Errors
 /// At the first node whose type does not go with those before it.
 pub fn common_type(nodes: &[Node]) -> std::result::Result<FieldType, Diagnostic> {
-    let mut common: Option<FieldType> = None;
-    let mut nullable = false;
-    for node in nodes {
-        let Some(next) = type_of(node)? else {
-            nullable = true;
-            continue;
-        };
-        common = Some(match common {
-            None => next,
-            Some(before) => join(&before, &next).ok_or_else(|| {
-                let message = format!("this is {}, those before are {}", show(&next), show(&before));
-                Diagnostic::new("TB0205", node.span, message)
-                    .help("a column has one type: write all its values alike, texts in quotes")
-            })?,
-        });
-    }
-    match common {
-        Some(common) => Ok(FieldType { nullable: common.nullable || nullable, ..common }),
-        None => Ok(FieldType::nullable(TypeKind::String)),
-    }
+    let unknown = unknown();
+    common(nodes, &unknown).map(|common| known(common, &unknown))
 }
 
 /// The narrowest type that holds the values of both.
@@ -67,6 +90,12 @@ pub fn join(a: &FieldType, b: &FieldType) -> Option<FieldType> {
     let nullable = a.nullable || b.nullable;
     let kind = match (&a.kind, &b.kind) {
         (x, y) if x == y => x.clone(),
+        // A type that is not known goes with all.
+        (TypeKind::Logical(unknown), known) | (known, TypeKind::Logical(unknown))
+            if unknown.urn == UNKNOWN =>
+        {
+            known.clone()
+        }
         (TypeKind::Array(x), TypeKind::Array(y)) => TypeKind::Array(Box::new(join(x, y)?)),
         (TypeKind::Iterable(x), TypeKind::Iterable(y)) => TypeKind::Iterable(Box::new(join(x, y)?)),
         (TypeKind::Map(k, v), TypeKind::Map(l, w)) => {

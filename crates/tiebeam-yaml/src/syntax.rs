@@ -67,6 +67,8 @@ pub struct Step {
     pub output: Option<Vec<(Arc<str>, Name)>>,
     /// Its configuration, a mapping.
     pub config: Option<Node>,
+    /// Whether what belongs in its configuration stands elsewhere; told already.
+    pub is_misplaced: bool,
     /// How what it reads (or makes, if it reads nothing) is windowed.
     pub windowing: Option<Entry>,
     /// The transforms inside of a chain or composite.
@@ -301,7 +303,7 @@ impl Reader<'_> {
         };
         let kind = self.name(kind, "a transform's `type`")?;
         let composite = matches!(&*kind.text, "chain" | "composite");
-        self.step_keys(entries, &kind, composite);
+        let is_misplaced = self.step_keys(entries, &kind, composite);
         let name = node.get("name").and_then(|name| self.name(name, "a transform's `name`"));
         let input = match node.get("input") {
             None => Input::Absent,
@@ -318,18 +320,22 @@ impl Reader<'_> {
             return None;
         }
         let windowing = node.entry("windowing").cloned();
-        Some(Step { span: node.span, kind, name, input, output, config, windowing, body })
+        Some(Step { span: node.span, kind, name, input, output, config, is_misplaced, windowing, body })
     }
 
-    fn step_keys(&mut self, entries: &[Entry], kind: &Name, composite: bool) {
+    /// Whether keys of the configuration stand beside it, or it is misspelt.
+    fn step_keys(&mut self, entries: &[Entry], kind: &Name, composite: bool) -> bool {
         if composite {
-            return self.keys(entries, &COMPOSITE, &format!("a {}", kind.text));
+            self.keys(entries, &COMPOSITE, &format!("a {}", kind.text));
+            return false;
         }
+        let mut misplaced = false;
         for entry in
             entries.iter().filter(|entry| !LEAF.contains(&&*entry.key) && !entry.key.starts_with("__"))
         {
             let problem = unknown_key(entry, &LEAF, "a transform");
             let known = crate::catalog::find(&kind.text).is_some_and(|kind| kind.key(&entry.key).is_some());
+            misplaced |= known || crate::suggest::nearest(&entry.key, LEAF) == Some("config");
             self.problems.push(match &*entry.key {
                 "output" => Diagnostic::new("TB0231", entry.key_span, "only a composite tells its `output`")
                     .help("others are referred to by their names: `Name`, or `Name.errors`"),
@@ -343,6 +349,7 @@ impl Reader<'_> {
             self.problems
                 .push(problem.help("check values with `Filter`, or types with `output_type` in MapToFields"));
         }
+        misplaced
     }
 
     fn input(&mut self, node: &Node) -> Input {

@@ -8,6 +8,9 @@ use crate::catalog::{Key, Wants, check_keys};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Content, Node};
 
+/// The most windows that one row is in.
+const MOST_WINDOWS: u128 = 10_000;
+
 const KINDS: [&str; 4] = ["fixed", "sliding", "sessions", "global"];
 
 /// Reads `{type: fixed, size: 30s}` and the like; mistakes go to `problems`.
@@ -82,6 +85,12 @@ pub fn read(node: &Node, problems: &mut Vec<Diagnostic>) -> Option<WindowingStra
         }
         "sliding" => {
             let (size, period) = (duration("size", millisecond)?, duration("period", millisecond)?);
+            let windows = size.as_micros() / period.as_micros().max(1);
+            if windows > MOST_WINDOWS {
+                let message = format!("each row would be in {windows} windows, more than {MOST_WINDOWS}");
+                problems.push(Diagnostic::new("TB0224", node.span, message).help("make `period` longer"));
+                return None;
+            }
             WindowingStrategy::of(SlidingWindows::of(size, period).with_offset(offset))
         }
         "sessions" => WindowingStrategy::of(Sessions::with_gap(duration("gap", millisecond)?)),

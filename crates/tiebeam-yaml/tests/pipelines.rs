@@ -7,8 +7,8 @@ use expect_test::{Expect, expect};
 use tiebeam_runner::{EmbeddedRunner, RunnerOptions};
 use tiebeam_yaml::{Environment, Variables, load};
 
-/// The repository's models.
-const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/models");
+/// The repository's models, from where tests run.
+const MODELS: &str = "../../fixtures/models";
 
 /// Runs a file in an empty folder `DIR`; gives what it printed, sorted, and what it logged.
 fn run_in(dir: &tempfile::TempDir, yaml: &str) -> String {
@@ -47,7 +47,7 @@ fn run_in(dir: &tempfile::TempDir, yaml: &str) -> String {
             }
         }
     };
-    shown.replace(&dir.path().display().to_string(), "DIR").replace(MODELS, "MODELS")
+    shown.replace(&dir.path().display().to_string(), "DIR")
 }
 
 fn check(yaml: &str, expected: Expect) {
@@ -81,6 +81,794 @@ pipeline:
       config: {keep: century > 19}
     - type: WriteToStdout
 ",
-        expect![[""]],
+        expect![[r#"
+            {"name":"grace","shout":"GRACE!","century":20,"half":953.0,"first":"g"}
+        "#]],
+    );
+}
+
+#[test]
+fn models_answer_rows() {
+    check(
+        "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {elements: [{value: 20}, {value: 30}, {value: 40}]}
+    - type: RunInference
+      config:
+        inference_tag: five
+        with_model_id: true
+        model_handler:
+          type: PytorchModelHandlerTensor
+          config:
+            state_dict_path: MODELS/five.pth
+            model_class: LinearRegression
+            model_params: {input_dim: 1, output_dim: 1}
+            inputs: {x: value}
+    - type: RunInference
+      config:
+        inference_tag: fifty
+        model_handler:
+          type: OnnxModelHandlerNumpy
+          config:
+            model_uri: MODELS/ten.onnx
+            engine: rten
+            max_batch_size: 2
+            preprocess: {expression: five}
+            postprocess: {callable: 'lambda x: x.inference + x.example.value'}
+    - type: MapToFields
+      config: {fields: {line: \"f'{value} {five} {fifty} {five_model_id}'\"}}
+    - type: WriteToStdout
+",
+        expect![[r#"
+            20 100.0 1020.0 ../../fixtures/models/five.pth
+            30 150.0 1530.0 ../../fixtures/models/five.pth
+            40 200.0 2040.0 ../../fixtures/models/five.pth
+        "#]],
+    );
+}
+
+#[test]
+fn rows_that_fail_go_to_the_error_output() {
+    check(
+        "
+pipeline:
+  transforms:
+    - type: Create
+      config: {elements: [{a: 6, b: 3}, {a: 1, b: 0}, {a: 8, b: 4}, {a: null, b: 1}]}
+    - type: MapToFields
+      name: Divide
+      input: Create
+      config:
+        append: true
+        fields: {q: a / b}
+        error_handling: {output: bad}
+    - type: WriteToStdout
+      input: Divide
+    - type: WriteToStdout
+      name: Bad
+      input: Divide.bad
+",
+        expect![[r#"
+            {"a":6,"b":3,"q":2.0}
+            {"a":8,"b":4,"q":2.0}
+            {"element":{"a":1,"b":0},"msg":"division by zero","stack":"ZeroDivisionError: division by zero\n  in `a / b`"}
+            {"element":{"a":null,"b":1},"msg":"unsupported operand type(s) for /: 'NoneType' and 'int'","stack":"TypeError: unsupported operand type(s) for /: 'NoneType' and 'int'\n  in `a / b`"}
+            2 dead letters
+        "#]],
+    );
+    check(
+        "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {elements: [{a: 1, b: 0}]}
+    - type: Filter
+      config: {keep: a / b > 1}
+    - type: LogForTesting
+",
+        expect![[r#"
+            error[TB0225]: Filter: ZeroDivisionError: division by zero (in `a / b` of `a / b > 1`)
+              help: send failing rows to an output: `error_handling: {output: errors}`
+        "#]],
+    );
+    check(
+        "
+pipeline:
+  transforms:
+    - type: Create
+      config: {elements: [{x: 1.5}, {x: null}, {x: 2.0}]}
+    - type: RunInference
+      input: Create
+      config:
+        error_handling: {output: failed}
+        model_handler:
+          type: OnnxModelHandlerNumpy
+          config: {model_uri: MODELS/five.onnx}
+    - type: WriteToStdout
+      input: RunInference
+    - type: LogForTesting
+      input: RunInference.failed
+      config: {prefix: 'failed '}
+",
+        expect![[r#"
+            {"x":1.5,"inference":7.5}
+            {"x":2.0,"inference":10.0}
+            Info: failed {"element":{"x":null},"msg":"input `x`: a tensor wants numbers or arrays of numbers, got null","stack":"error[TB0313]: BeamML_RunInference_Preprocess-0: input `x`: a tensor wants numbers or arrays of numbers, got null"}
+            1 dead letters
+        "#]],
+    );
+}
+
+#[test]
+fn composites_flattens_and_partitions() {
+    check(
+        "
+pipeline:
+  type: composite
+  transforms:
+    - type: Create
+      name: A
+      config: {elements: [{x: 1}, {x: 2}]}
+    - type: Create
+      name: B
+      config: {elements: [{x: 2.5, y: b}]}
+    - type: chain
+      name: Double
+      input: [A, B]
+      transforms:
+        - type: MapToFields
+          config: {append: true, fields: {z: x * 2}}
+        - type: Filter
+          config: {keep: z > 2}
+    - type: composite
+      name: Split
+      input: {rows: Double}
+      output: {small: Sort.small, big: Sort.big}
+      transforms:
+        - type: Partition
+          name: Sort
+          input: rows
+          config:
+            by: \"'small' if z < 5 else 'huge'\"
+            outputs: [small, big]
+            unknown_output: big
+    - type: WriteToStdout
+      input: Split.small
+    - type: LogForTesting
+      input: Split.big
+",
+        expect![[r#"
+            {"x":2.0,"y":null,"z":4.0}
+            Info: {"x":2.5,"y":"b","z":5.0}
+        "#]],
+    );
+    check(
+        "
+pipeline:
+  type: chain
+  source:
+    type: Create
+    config: {elements: [{k: a, xs: [1, 2], ys: [x]}, {k: b, xs: [], ys: []}, {k: c, xs: [3], ys: [y, z]}]}
+  transforms:
+    - type: Explode
+      config: {fields: [xs, ys], cross_product: false}
+  sink:
+    type: WriteToStdout
+",
+        expect![[r#"
+            {"k":"a","xs":1,"ys":"x"}
+            {"k":"a","xs":2,"ys":null}
+            {"k":"c","xs":3,"ys":"y"}
+            {"k":"c","xs":null,"ys":"z"}
+        "#]],
+    );
+}
+
+#[test]
+fn files_are_read_and_written() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("in.csv"), "name;n\nada;1\ngrace;x\nalan;3\n").unwrap();
+    let shown = run_in(
+        &dir,
+        "
+pipeline:
+  type: chain
+  transforms:
+    - type: ReadFromCsv
+      config: {path: DIR/in.csv, delimiter: ';'}
+    - type: MapToFields
+      config: {fields: {name: name, long: {expression: len(name) > 3}, n: n}}
+    - type: WriteToJson
+      config: {path: DIR/out/rows, num_shards: 1}
+",
+    );
+    assert_eq!(shown, "");
+    assert_eq!(fs::read_to_string(dir.path().join("out/rows-00000-of-00001")).unwrap().lines().count(), 3);
+    let shown = run_in(
+        &dir,
+        "
+pipeline:
+  transforms:
+    - type: ReadFromJson
+      config: {path: DIR/out/rows*}
+    - type: WriteToCsv
+      input: ReadFromJson
+      config: {path: DIR/out/csv}
+    - type: MapToFields
+      input: ReadFromJson
+      config: {fields: {line: \"f'{name}={n}'\"}}
+    - type: WriteToText
+      input: MapToFields
+      config: {path: DIR/out/text, num_shards: 1}
+    - type: WriteToStdout
+      input: ReadFromJson
+",
+    );
+    expect![[r#"
+        {"name":"ada","long":false,"n":"1"}
+        {"name":"alan","long":true,"n":"3"}
+        {"name":"grace","long":true,"n":"x"}
+    "#]]
+    .assert_eq(&shown);
+    let mut lines: Vec<String> = fs::read_to_string(dir.path().join("out/text-00000-of-00001"))
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    lines.sort();
+    assert_eq!(lines, ["ada=1", "alan=3", "grace=x"]);
+    let shown = run_in(
+        &dir,
+        "
+pipeline:
+  transforms:
+    - type: ReadFromText
+      name: Lines
+      config: {path: DIR/in.csv}
+    - type: WriteToStdout
+      input: Lines
+    - type: ReadFromText
+      name: Nothing
+      config: {path: no/such-*.txt}
+    - type: LogForTesting
+      input: Nothing
+",
+    );
+    expect![[r#"
+        error[TB0403]: no file matches `no/such-*.txt`
+           ╭─[p.yaml:11:22]
+        11 │       config: {path: no/such-*.txt}
+           ·                      ─────────────
+           ╰────
+          help: check the path, or allow patterns that match nothing
+    "#]]
+    .assert_eq(&shown);
+}
+
+#[test]
+fn windows_and_times() {
+    check(
+        "
+pipeline:
+  type: chain
+  windowing: {type: fixed, size: 1m}
+  transforms:
+    - type: Create
+      config: {elements: [{t: 30}, {t: 90.5}]}
+    - type: AssignTimestamps
+      config: {timestamp: t}
+    - type: WindowInto
+      config: {windowing: {type: sliding, size: 1h, period: 30m}}
+    - type: LogForTesting
+      windowing: {type: sessions, gap: 500ms}
+",
+        expect![[r#"
+            Info: {"t":30.0}
+            Info: {"t":90.5}
+        "#]],
+    );
+    check(
+        "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {elements: [1]}
+    - type: WindowInto
+      config: {windowing: {type: fixd, size: 60s}}
+    - type: WindowInto
+      config: {windowing: {type: fixed, size: 60 parsecs}}
+    - type: WindowInto
+      config: {windowing: {type: sliding, size: 60}}
+    - type: LogForTesting
+      windowing: {type: global, size: 3s}
+",
+        expect![[r#"
+            error[TB0224]: unknown window type `fixd`
+              ╭─[p.yaml:8:34]
+            8 │       config: {windowing: {type: fixd, size: 60s}}
+              ·                                  ────
+              ╰────
+              types: fixed, sliding, sessions, global
+              help: did you mean `fixed`?
+
+            error[TB0224]: `60 parsecs` is no duration
+               ╭─[p.yaml:10:47]
+            10 │       config: {windowing: {type: fixed, size: 60 parsecs}}
+               ·                                               ──────────
+               ╰────
+              help: write a number and its unit: 500ms, 30s, 5m, 1h, 1d
+
+            error[TB0207]: sliding windows lacks the key `period`
+               ╭─[p.yaml:12:27]
+            12 │       config: {windowing: {type: sliding, size: 60}}
+               ·                           ─────────────────────────
+               ╰────
+              help: period: how often a window begins
+
+            error[TB0231]: unknown key `size` in global windows
+               ╭─[p.yaml:14:33]
+            14 │       windowing: {type: global, size: 3s}
+               ·                                 ────
+               ╰────
+              keys here: type
+        "#]],
+    );
+}
+
+#[test]
+fn assertions_hold_or_fail_the_job() {
+    let pipeline = |wanted: &str| {
+        format!(
+            "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {{elements: [{{x: 1}}, {{x: 2}}]}}
+    - type: MapToFields
+      config: {{fields: {{y: x * 10}}}}
+    - type: AssertEqual
+      config: {{elements: {wanted}}}
+"
+        )
+    };
+    check(&pipeline("[{y: 20}, {y: 10}]"), expect![[""]]);
+    check(
+        &pipeline("[{y: 20}, {y: 11}]"),
+        expect![[r#"
+        error[TB0228]: AssertEqual/Compare: the rows are not those wanted; missing: {y: 11}; not wanted: {y: 10}
+    "#]],
+    );
+}
+
+#[test]
+fn every_mistake_is_told_at_once_in_the_file() {
+    check(
+        "
+pipline: 3
+pipeline:
+  transforms:
+    - type: Create
+      name: Rows
+      config:
+        elements: [{col1: a, col2: 1}]
+        reshufle: true
+    - type: MapToField
+      input: Rows
+    - type: MapToFields
+      name: Twice
+      input: Rows
+      config:
+        fields:
+          n: col9 + 1
+          m: \"col1 - 1\"
+          k: |
+            len(col1) +
+              col3
+        error_handling: {}
+    - type: Filter
+      name: Twice
+      input: Twise
+      cofnig: {keep: n > 1}
+    - type: Filter
+      name: Lost
+      config: {keep: 1 +}
+    - type: WriteToJson
+      input: Rows
+      path: out
+    - type: WriteToBigQuery
+      input: Rows
+    - type: Filter
+      name: First
+      input: Second
+      config: {keep: 'True'}
+    - type: Filter
+      name: Second
+      input: First
+      config: {keep: 'True', error_handling: {output: bad}}
+providers:
+  - type: javaJar
+    config: {jar: x.jar}
+    transforms: {X: 'urn:x'}
+",
+        expect![[r#"
+            error[TB0231]: unknown key `pipline` in a pipeline file
+              ╭─[p.yaml:2:1]
+            2 │ pipline: 3
+              · ───────
+              ╰────
+              keys here: options, pipeline, providers, tests
+              help: did you mean `pipeline`?
+
+            error[TB0231]: unknown key `reshufle` in `Create`
+              ╭─[p.yaml:9:9]
+            9 │         reshufle: true
+              ·         ────────
+              ╰────
+              keys here: elements, reshuffle
+              help: did you mean `reshuffle`?
+
+            error[TB0232]: unknown transform type `MapToField`
+               ╭─[p.yaml:10:13]
+            10 │     - type: MapToField
+               ·             ──────────
+               ╰────
+              help: did you mean `MapToFields`?
+
+            error[TB0204]: unknown column `col9`
+               ╭─[p.yaml:17:14]
+            17 │           n: col9 + 1
+               ·              ──┬─
+               ·                ╰── not produced by `Rows`
+               ╰────
+              columns here: col1 (string), col2 (int64)
+              help: did you mean `col1`?
+
+            error[TB0205]: `-` has no meaning for string and int64
+               ╭─[p.yaml:18:15]
+            18 │           m: "col1 - 1"
+               ·               ────────
+               ╰────
+              help: convert with `int()` or `float()`
+
+            error[TB0204]: unknown column `col3`
+               ╭─[p.yaml:21:15]
+            21 │               col3
+               ·               ──┬─
+               ·                 ╰── not produced by `Rows`
+               ╰────
+              columns here: col1 (string), col2 (int64)
+              help: did you mean `col1`?
+
+            error[TB0207]: `error_handling` lacks the key `output`
+               ╭─[p.yaml:22:9]
+            22 │         error_handling: {}
+               ·         ──────────────
+               ╰────
+              help: output: the name of the output of failed rows
+
+            error[TB0209]: the name `Twice` is used twice
+               ╭─[p.yaml:24:13]
+            24 │       name: Twice
+               ·             ──┬──
+               ·               ╰── first used on line 13
+               ╰────
+
+            error[TB0233]: unknown input `Twise`
+               ╭─[p.yaml:25:14]
+            25 │       input: Twise
+               ·              ─────
+               ╰────
+              here: Rows, MapToField, Twice, Twice, Lost, WriteToJson, WriteToBigQuery, First, Second
+              help: did you mean `Twice`?
+
+            error[TB0231]: unknown key `cofnig` in a transform
+               ╭─[p.yaml:26:7]
+            26 │       cofnig: {keep: n > 1}
+               ·       ──────
+               ╰────
+              keys here: config, input, name, output_schema, resource_hints, type, windowing
+              help: did you mean `config`?
+
+            error[TB0221]: `Lost` lacks its input
+               ╭─[p.yaml:28:13]
+            28 │       name: Lost
+               ·             ────
+               ╰────
+              help: add `input: NAME`
+
+            error[TB0231]: unknown key `path` in a transform
+               ╭─[p.yaml:32:7]
+            32 │       path: out
+               ·       ────
+               ╰────
+              keys here: config, input, name, output_schema, resource_hints, type, windowing
+              help: `path` belongs under `config`
+
+            error[TB0232]: `WriteToBigQuery` is a transform of Beam's that this build does not have
+               ╭─[p.yaml:33:13]
+            33 │     - type: WriteToBigQuery
+               ·             ───────────────
+               ╰────
+              help: `tiebeam transforms` lists those it has
+
+            error[TB0234]: these transforms wait for each other: Second → First → Second
+               ╭─[p.yaml:40:13]
+            40 │       name: Second
+               ·             ──────
+               ╰────
+
+            error[TB0235]: the errors of `Second` are not consumed
+               ╭─[p.yaml:42:55]
+            42 │       config: {keep: 'True', error_handling: {output: bad}}
+               ·                                                       ───
+               ╰────
+              help: use `Second.bad` as the input of another transform
+
+            error[TB0219]: a provider of type `javaJar` is not available
+               ╭─[p.yaml:44:11]
+            44 │   - type: javaJar
+               ·           ───────
+               ╰────
+              providers run transforms of other SDKs; this build has its own only
+              help: `tiebeam transforms` lists them
+        "#]],
+    );
+}
+
+#[test]
+fn mistakes_around_models_are_told_before_the_run() {
+    let pipeline = |config: &str| {
+        format!(
+            "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {{elements: [{{value: 1, name: x, inference: 2}}]}}
+    - type: RunInference
+      config:
+{}
+    - type: LogForTesting
+",
+            config.trim_matches('\n').lines().map(|line| format!("        {line}\n")).collect::<String>()
+        )
+    };
+    let onnx = |config: &str| {
+        pipeline(&format!(
+            "inference_tag: y\nmodel_handler:\n  type: OnnxModelHandlerNumpy\n  config: {config}\n"
+        ))
+    };
+    check(
+        &onnx("{model_uri: MODELS/five.onnx, inputs: {x: nme}}"),
+        expect![[r#"
+        error[TB0204]: unknown column `nme`
+           ╭─[p.yaml:12:76]
+        12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {x: nme}}
+           ·                                                                            ─┬─
+           ·                                                                             ╰── not produced by `Create`
+           ╰────
+          columns here: value (int64), name (string), inference (int64)
+          help: did you mean `name`?
+    "#]],
+    );
+    check(
+        &onnx("{model_uri: MODELS/five.onnx, inputs: {x: name}}"),
+        expect![[r#"
+        error[TB0205]: column `name` is string, the model wants float32
+           ╭─[p.yaml:12:76]
+        12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {x: name}}
+           ·                                                                            ────
+           ╰────
+          the model's input: x (float32 [n, 1])
+    "#]],
+    );
+    check(
+        &onnx("{model_uri: MODELS/five.onnx, inputs: {z: value}}"),
+        expect![[r#"
+        error[TB0207]: `inputs` lacks the model's input `x`
+           ╭─[p.yaml:12:72]
+        12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {z: value}}
+           ·                                                                        ──────────
+           ╰────
+
+        error[TB0231]: the model has no input `z`
+           ╭─[p.yaml:12:73]
+        12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {z: value}}
+           ·                                                                         ─
+           ╰────
+          its inputs: x
+          help: did you mean `x`?
+    "#]],
+    );
+    check(
+        &onnx("{model_uri: MODELS/five.onnx, inputs: {x: [value, value]}}"),
+        expect![[r#"
+        error[TB0205]: a row brings 2 numbers, which does not fit the shape [n, 1]
+           ╭─[p.yaml:12:76]
+        12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {x: [value, value]}}
+           ·                                                                            ──────────────
+           ╰────
+          the model's input: x (float32 [n, 1])
+    "#]],
+    );
+    check(
+        &onnx("{model_uri: MODELS/five.onnx}"),
+        expect![[r#"
+        error[TB0207]: no column is called like the model's input `x`
+           ╭─[p.yaml:12:31]
+        12 │           config: {model_uri: ../../fixtures/models/five.onnx}
+           ·                               ───────────────────────────────
+           ╰────
+          columns here: value (int64), name (string), inference (int64)
+          help: say which: `inputs: {x: COLUMN}`
+    "#]],
+    );
+    check(
+        &onnx("{model_uri: MODELS/none.onnx, inputs: {x: value}, sha256: 3}"),
+        expect![[r#"
+        error[TB0208]: `sha256` wants a string, got an integer
+           ╭─[p.yaml:12:92]
+        12 │           config: {model_uri: ../../fixtures/models/none.onnx, inputs: {x: value}, sha256: 3}
+           ·                                                                                            ─
+           ╰────
+    "#]],
+    );
+    check(
+        &onnx("{model_uri: MODELS/none.onnx, inputs: {x: value}}"),
+        expect![[r#"
+        error[TB0330]: model ../../fixtures/models/none.onnx: there is no such file
+           ╭─[p.yaml:12:31]
+        12 │           config: {model_uri: ../../fixtures/models/none.onnx, inputs: {x: value}}
+           ·                               ───────────────────────────────
+           ╰────
+          caused by: No such file or directory (os error 2)
+    "#]],
+    );
+    check(
+        &onnx("{model_uri: MODELS/five.pth, inputs: {x: value}}"),
+        expect![[r#"
+        error[TB0331]: model ../../fixtures/models/five.pth: not an ONNX model, this looks like a PyTorch file (zip)
+           ╭─[p.yaml:12:31]
+        12 │           config: {model_uri: ../../fixtures/models/five.pth, inputs: {x: value}}
+           ·                               ──────────────────────────────
+           ╰────
+    "#]],
+    );
+    check(
+        &onnx("{model_uri: MODELS/five.onnx, inputs: {x: value}, engine: gpu, max_batch_size: 0}"),
+        expect![[r#"
+        error[TB0208]: unknown engine `gpu`
+           ╭─[p.yaml:12:92]
+        12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {x: value}, engine: gpu, max_batch_size: 0}
+           ·                                                                                            ───
+           ╰────
+          engines: auto, rten, ort
+
+        error[TB0208]: `max_batch_size` is a number from 1 up
+           ╭─[p.yaml:12:113]
+        12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {x: value}, engine: gpu, max_batch_size: 0}
+           ·                                                                                                                 ─
+           ╰────
+    "#]],
+    );
+    check(
+        &pipeline(
+            "
+model_handler:
+  type: OnnxModelHandler
+  config: {}
+",
+        ),
+        expect![[r#"
+            error[TB0232]: unknown model handler `OnnxModelHandler`
+               ╭─[p.yaml:10:17]
+            10 │           type: OnnxModelHandler
+               ·                 ────────────────
+               ╰────
+              handlers here: OnnxModelHandlerNumpy, PytorchModelHandlerTensor, PytorchModelHandlerKeyedTensor
+              help: did you mean `OnnxModelHandlerNumpy`?
+        "#]],
+    );
+    check(
+        &pipeline(
+            "
+inference_args: {temperature: 1}
+model_handler:
+  type: PytorchModelHandlerTensor
+  config: {state_dict_path: MODELS/five.pth, model_class: LinearRegresion, inputs: {x: value}}
+",
+        ),
+        expect![[r#"
+            error[TB0208]: PytorchModelHandlerTensor takes no inference_args, got `temperature`
+              ╭─[p.yaml:9:26]
+            9 │         inference_args: {temperature: 1}
+              ·                          ───────────
+              ╰────
+              help: what a model needs is told by `inputs`
+
+            error[TB0371]: there is no architecture `LinearRegresion`
+               ╭─[p.yaml:12:82]
+            12 │           config: {state_dict_path: ../../fixtures/models/five.pth, model_class: LinearRegresion, inputs: {x: value}}
+               ·                                                                                  ───────────────
+               ╰────
+              help: did you mean `LinearRegression`?
+        "#]],
+    );
+    check(
+        &pipeline(
+            "
+model_handler:
+  type: PytorchModelHandlerTensor
+  config:
+    state_dict_path: MODELS/five.pth
+    model_class: LinearRegression
+    model_params: {input_dim: 1, output_dim: 1}
+    inputs: {x: value}
+",
+        ),
+        expect![[r#"
+            error[TB0209]: the input has a field `inference` already
+              ╭─[p.yaml:7:13]
+            7 │     - type: RunInference
+              ·             ────────────
+              ╰────
+              help: give the answer another name: `inference_tag`
+        "#]],
+    );
+}
+
+#[test]
+fn a_pipeline_that_was_meant_as_a_chain_is_told_so() {
+    check(
+        "
+pipeline:
+  transforms:
+    - type: Create
+      config: {elements: [1, 2]}
+    - type: LogForTesting
+",
+        expect![[r#"
+            error[TB0221]: `LogForTesting` lacks its input
+              ╭─[p.yaml:6:13]
+            6 │     - type: LogForTesting
+              ·             ─────────────
+              ╰────
+              help: add `type: chain` to the pipeline, or `input: NAME` to each transform
+        "#]],
+    );
+    check(
+        "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {elements: [1, 2]}
+    - type: Filter
+      input: Create
+      config: {keep: element > 1}
+    - type: WriteToStdout
+    - type: LogForTesting
+",
+        expect![[r#"
+            error[TB0220]: `Filter` is part of a chain, which gives it its input
+              ╭─[p.yaml:8:14]
+            8 │       input: Create
+              ·              ──────
+              ╰────
+              help: remove `input`, or use `type: composite`
+
+            error[TB0233]: the transform before gives no output to read
+               ╭─[p.yaml:11:13]
+            11 │     - type: LogForTesting
+               ·             ─────────────
+               ╰────
+              help: a sink ends its branch
+        "#]],
     );
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::token::{Token, syntax, tokens, unescape};
-use super::tree::{Argument, Binary, Compare, Expr, ExprKind, MAX_DEPTH, Piece, Program, Statement, Unary};
+use super::tree::{
+    Argument, Binary, Compare, Expr, ExprKind, MAX_DEPTH, MAX_NESTING, Piece, Program, Statement, Unary,
+};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 
@@ -176,8 +178,11 @@ impl Parser {
 
     /// One expression, bounded in depth.
     fn whole(&mut self) -> Parsed<Expr> {
-        if self.depth >= MAX_DEPTH {
-            return Err(syntax(self.span(), format!("an expression nested deeper than {MAX_DEPTH} levels")));
+        if self.depth >= MAX_NESTING {
+            return Err(syntax(
+                self.span(),
+                format!("an expression nested deeper than {MAX_NESTING} levels"),
+            ));
         }
         self.depth += 1;
         let expr = self.conditional();
@@ -328,8 +333,11 @@ impl Parser {
         if !self.eat_sign("**") {
             return Ok(base);
         }
-        if self.depth >= MAX_DEPTH {
-            return Err(syntax(self.span(), format!("an expression nested deeper than {MAX_DEPTH} levels")));
+        if self.depth >= MAX_NESTING {
+            return Err(syntax(
+                self.span(),
+                format!("an expression nested deeper than {MAX_NESTING} levels"),
+            ));
         }
         self.depth += 1;
         let exponent = self.unary();
@@ -575,8 +583,8 @@ impl Parser {
     fn format_field(&self, field: &str, start: usize) -> Parsed<Piece> {
         let span = Span::new(start, start + field.len());
         let mut parser = Parser { tokens: Vec::new(), at: 0, depth: self.depth + 1 };
-        if parser.depth >= MAX_DEPTH {
-            return Err(syntax(span, format!("an expression nested deeper than {MAX_DEPTH} levels")));
+        if parser.depth >= MAX_NESTING {
+            return Err(syntax(span, format!("an expression nested deeper than {MAX_NESTING} levels")));
         }
         let (expr, conversion, format) = split_field(field);
         if format.contains('{') {
@@ -731,7 +739,7 @@ impl Parser {
     }
 
     fn block(&mut self) -> Parsed<Vec<Statement>> {
-        if self.depth >= MAX_DEPTH {
+        if self.depth >= MAX_NESTING {
             return Err(syntax(self.span(), "nested too deep"));
         }
         let mut statements = Vec::new();
@@ -780,7 +788,7 @@ impl Parser {
         self.skip_newlines();
         let otherwise = if self.eat_name("elif") {
             self.depth += 1;
-            let rest = if self.depth < MAX_DEPTH {
+            let rest = if self.depth < MAX_NESTING {
                 self.branches()
             } else {
                 Err(syntax(self.span(), "too many `elif`"))

@@ -9,6 +9,9 @@ use crate::source::Span;
 /// The deepest tree: deep enough for people, shallow enough for every stack.
 pub const MAX_DEPTH: u16 = 120;
 
+/// The most brackets (or blocks) inside of each other: reading one takes a dozen calls.
+pub const MAX_NESTING: u16 = 40;
+
 /// An expression with its place in the expression's own text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expr {

@@ -17,6 +17,7 @@ pub const TYPES: &[TransformType] = &[TransformType {
     name: "Create",
     about: "rows that stand in the file",
     inputs: Inputs::None,
+    keeps_rows: false,
     keys: &[
         Key::required(
             "elements",

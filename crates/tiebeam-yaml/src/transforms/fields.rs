@@ -23,6 +23,7 @@ pub const TYPES: &[TransformType] = &[
         name: "MapToFields",
         about: "computes fields from fields",
         inputs: Inputs::One,
+        keeps_rows: false,
         keys: &[
             Key::required(
                 "fields",
@@ -41,6 +42,7 @@ pub const TYPES: &[TransformType] = &[
         name: "Filter",
         about: "keeps the rows for which an expression is true",
         inputs: Inputs::One,
+        keeps_rows: true,
         keys: &[
             Key::required("keep", Wants::Any, "an expression, or `{callable: …}`"),
             LANGUAGE,
@@ -52,6 +54,7 @@ pub const TYPES: &[TransformType] = &[
         name: "Explode",
         about: "one row for each value of a list",
         inputs: Inputs::One,
+        keeps_rows: false,
         keys: &[
             Key::required("fields", Wants::Texts, "the fields that hold lists"),
             Key::optional(
@@ -67,6 +70,7 @@ pub const TYPES: &[TransformType] = &[
         name: "Partition",
         about: "sends each row to the output that an expression names",
         inputs: Inputs::One,
+        keeps_rows: false,
         keys: &[
             Key::required("by", Wants::Any, "an expression that gives the output's name"),
             Key::required("outputs", Wants::Texts, "the names of the outputs"),
@@ -80,6 +84,7 @@ pub const TYPES: &[TransformType] = &[
         name: "AssignTimestamps",
         about: "gives each row the event time that an expression tells, in seconds since 1970",
         inputs: Inputs::One,
+        keeps_rows: true,
         keys: &[
             Key::required("timestamp", Wants::Any, "an expression that gives a number of seconds"),
             LANGUAGE,
@@ -91,6 +96,7 @@ pub const TYPES: &[TransformType] = &[
         name: "StripErrorMetadata",
         about: "the elements of an error output, as they were",
         inputs: Inputs::One,
+        keeps_rows: false,
         keys: &[],
         make: strip_error_metadata,
     },

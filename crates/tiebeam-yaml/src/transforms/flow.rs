@@ -21,6 +21,7 @@ pub const TYPES: &[TransformType] = &[
         name: "Flatten",
         about: "the rows of several inputs; fields that one lacks are null",
         inputs: Inputs::Any,
+        keeps_rows: false,
         keys: &[],
         make: flatten_all,
     },
@@ -28,6 +29,7 @@ pub const TYPES: &[TransformType] = &[
         name: "Reshuffle",
         about: "the same rows, spread anew over all threads",
         inputs: Inputs::One,
+        keeps_rows: true,
         keys: &[Key::optional("num_buckets", Wants::Int, "taken for Beam's sake; the runner decides")],
         make: reshuffle,
     },
@@ -35,6 +37,7 @@ pub const TYPES: &[TransformType] = &[
         name: "WindowInto",
         about: "gives rows windows",
         inputs: Inputs::One,
+        keeps_rows: true,
         keys: &[Key::required(
             "windowing",
             Wants::Map,
@@ -46,6 +49,7 @@ pub const TYPES: &[TransformType] = &[
         name: "LogForTesting",
         about: "logs each row and passes it on",
         inputs: Inputs::One,
+        keeps_rows: true,
         keys: &[
             Key::optional("level", Wants::Text, "ERROR, INFO or DEBUG"),
             Key::optional("prefix", Wants::Text, "what each line begins with"),
@@ -56,6 +60,7 @@ pub const TYPES: &[TransformType] = &[
         name: "WriteToStdout",
         about: "writes each row on a line of standard output (ours)",
         inputs: Inputs::One,
+        keeps_rows: false,
         keys: &[Key::optional(
             "format",
             Wants::Text,
@@ -67,6 +72,7 @@ pub const TYPES: &[TransformType] = &[
         name: "AssertEqual",
         about: "fails the job unless the rows are exactly these, in any order",
         inputs: Inputs::One,
+        keeps_rows: false,
         keys: &[Key::required("elements", Wants::List, "the rows that are wanted")],
         make: assert_equal,
     },

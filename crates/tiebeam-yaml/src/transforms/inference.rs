@@ -28,6 +28,7 @@ pub(super) const TYPES: &[TransformType] = &[TransformType {
     name: "RunInference",
     about: "runs a model on each row: the row with the model's answer as one more field",
     inputs: Inputs::One,
+    keeps_rows: false,
     keys: &[
         Key::required(
             "model_handler",
