@@ -96,7 +96,12 @@ pub trait RowStep: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// The row, and why it failed.
-    fn step(&self, row: Row, cx: &ElementContext<'_>, out: &mut Output<Row>) -> Result<(), (Row, Failing)>;
+    fn step(
+        &mut self,
+        row: Row,
+        cx: &ElementContext<'_>,
+        out: &mut Output<Row>,
+    ) -> Result<(), (Row, Failing)>;
 }
 
 #[derive(Clone)]

@@ -260,7 +260,7 @@ fn map_to_fields(maker: &mut Maker<'_>) -> Option<Made> {
 }
 
 /// A transform of rows with its error output.
-fn one_to_one(
+pub fn one_to_one(
     maker: &mut Maker<'_>,
     input: &Collection,
     schema: Arc<Schema>,
@@ -293,7 +293,12 @@ struct MapStep {
 }
 
 impl RowStep for MapStep {
-    fn step(&self, row: Row, _: &ElementContext<'_>, out: &mut Output<Row>) -> Result<(), (Row, Failing)> {
+    fn step(
+        &mut self,
+        row: Row,
+        _: &ElementContext<'_>,
+        out: &mut Output<Row>,
+    ) -> Result<(), (Row, Failing)> {
         let mut failing = None;
         // The number of values is known, so that they are written straight into what the row shares.
         let values: Arc<[Value]> = self
@@ -335,7 +340,12 @@ struct FilterStep {
 }
 
 impl RowStep for FilterStep {
-    fn step(&self, row: Row, _: &ElementContext<'_>, out: &mut Output<Row>) -> Result<(), (Row, Failing)> {
+    fn step(
+        &mut self,
+        row: Row,
+        _: &ElementContext<'_>,
+        out: &mut Output<Row>,
+    ) -> Result<(), (Row, Failing)> {
         match self.keep.holds(&row) {
             Ok(true) => out.emit(row),
             Ok(false) => {}
@@ -405,7 +415,12 @@ impl ExplodeStep {
 }
 
 impl RowStep for ExplodeStep {
-    fn step(&self, row: Row, _: &ElementContext<'_>, out: &mut Output<Row>) -> Result<(), (Row, Failing)> {
+    fn step(
+        &mut self,
+        row: Row,
+        _: &ElementContext<'_>,
+        out: &mut Output<Row>,
+    ) -> Result<(), (Row, Failing)> {
         let mut lists = Vec::with_capacity(self.indexes.len());
         for index in self.indexes.iter() {
             match row.values.get(*index) {
@@ -543,7 +558,12 @@ struct TimestampStep {
 }
 
 impl RowStep for TimestampStep {
-    fn step(&self, row: Row, cx: &ElementContext<'_>, out: &mut Output<Row>) -> Result<(), (Row, Failing)> {
+    fn step(
+        &mut self,
+        row: Row,
+        cx: &ElementContext<'_>,
+        out: &mut Output<Row>,
+    ) -> Result<(), (Row, Failing)> {
         match self.seconds.evaluate(&row) {
             Ok(Value::Double(seconds)) if seconds.is_finite() => {
                 let timestamp = Timestamp::from_micros((seconds * 1e6).round() as i64);
@@ -591,7 +611,12 @@ struct StripStep {
 }
 
 impl RowStep for StripStep {
-    fn step(&self, row: Row, _: &ElementContext<'_>, out: &mut Output<Row>) -> Result<(), (Row, Failing)> {
+    fn step(
+        &mut self,
+        row: Row,
+        _: &ElementContext<'_>,
+        out: &mut Output<Row>,
+    ) -> Result<(), (Row, Failing)> {
         match row.values.get(self.index) {
             Some(Value::Row(element)) => out.emit(element.clone()),
             Some(value) => out.emit(Row::new(self.schema.clone(), vec![value.clone()])),

@@ -84,7 +84,7 @@ pub const TYPES: &[TransformType] = &[
 ];
 
 /// Builds a source whose records become rows by `to_row`.
-fn source<R: RangeReader>(
+pub fn source<R: RangeReader>(
     maker: &mut Maker<'_>,
     read: ReadFiles<R>,
     schema: Arc<Schema>,

@@ -5,6 +5,7 @@ mod errors;
 mod fields;
 mod files;
 mod flow;
+mod images;
 pub mod inference;
 
 use crate::catalog::TransformType;
@@ -12,5 +13,5 @@ use crate::catalog::TransformType;
 pub use errors::{ErrorOutput, Failing, RowStep, try_rows};
 
 /// All types of transforms.
-pub const ALL: [&[TransformType]; 5] =
-    [create::TYPES, fields::TYPES, files::TYPES, flow::TYPES, inference::TYPES];
+pub const ALL: [&[TransformType]; 6] =
+    [create::TYPES, fields::TYPES, files::TYPES, flow::TYPES, images::TYPES, inference::TYPES];
