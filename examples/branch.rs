@@ -24,11 +24,14 @@ pub fn build(p: &Pipeline, options: &Options) {
         .apply(text::read(input))
         .step("Split")
         .flat_map(|line: String| line.split(',').map(str::to_owned).collect::<Vec<_>>());
-    let numbers = cells.step("Parse").try_map(|cell: String| cell.trim().parse::<f32>().map(Tensor::scalar)).results;
+    let numbers =
+        cells.step("Parse").try_map(|cell: String| cell.trim().parse::<f32>().map(Tensor::scalar)).results;
 
     let ask = |name: &str, path: &str| {
         let answers = numbers.step(name).apply(RunInference::new(OnnxModelHandler::new(path)));
-        answers.step(format!("{name}Answer")).map(|result| (result.example.to_string(), result.inference.to_scalar().unwrap_or(f32::NAN)))
+        answers
+            .step(format!("{name}Answer"))
+            .map(|result| (result.example.to_string(), result.inference.to_scalar().unwrap_or(f32::NAN)))
     };
     let five = ask("Five", options.get("five").unwrap_or("fixtures/models/five.onnx"));
     let ten = ask("Ten", options.get("ten").unwrap_or("fixtures/models/ten.onnx"));

@@ -62,7 +62,8 @@ pub fn build(p: &Pipeline, options: &Options) {
             let scores = result.inference.as_slice::<f32>().unwrap_or_default();
             let best = (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap_or_default();
             let label = labels.get(best).map_or("unknown", String::as_str);
-            let name = Path::new(&result.example.0).file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name =
+                Path::new(&result.example.0).file_name().unwrap_or_default().to_string_lossy().into_owned();
             format!("{name}: {label} {:.2}", scores.get(best).copied().unwrap_or_default())
         })
         .step("Write")

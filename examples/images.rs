@@ -66,8 +66,13 @@ pub fn build(p: &Pipeline, options: &Options) {
         .map(|result| {
             let scores = softmax(result.inference.as_slice::<f32>().unwrap_or_default());
             let best = (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap_or_default();
-            let name = Path::new(&result.example.0).file_name().unwrap_or_default().to_string_lossy().into_owned();
-            format!("{name}: class {best} ({}) {:.2}", label(best), scores.get(best).copied().unwrap_or_default())
+            let name =
+                Path::new(&result.example.0).file_name().unwrap_or_default().to_string_lossy().into_owned();
+            format!(
+                "{name}: class {best} ({}) {:.2}",
+                label(best),
+                scores.get(best).copied().unwrap_or_default()
+            )
         })
         .step("Write")
         .apply(text::write(output));
@@ -84,7 +89,8 @@ impl DoFn for ToTensor {
     type Out = (String, Tensor);
 
     fn setup(&mut self, _: &SetupContext) -> Result<()> {
-        let config = ImageToF32 { scale: 1.0, mean: [127.0; 3], std: [128.0; 3], ..ImageToF32::of_size(224, 224) };
+        let config =
+            ImageToF32 { scale: 1.0, mean: [127.0; 3], std: [128.0; 3], ..ImageToF32::of_size(224, 224) };
         self.converter = Some(ImageConverter::new(config)?);
         Ok(())
     }

@@ -25,10 +25,12 @@ pub fn build(p: &Pipeline, options: &Options) {
         .apply(text::read(input))
         .step("Split")
         .flat_map(|line: String| line.split(',').map(str::to_owned).collect::<Vec<_>>());
-    let numbers = cells.step("Parse").try_map(|cell: String| cell.trim().parse::<f32>().map(Tensor::scalar)).results;
+    let numbers =
+        cells.step("Parse").try_map(|cell: String| cell.trim().parse::<f32>().map(Tensor::scalar)).results;
 
     let one_to_one = [("input_dim", Value::Int64(1)), ("output_dim", Value::Int64(1))];
-    let five = PytorchModelHandlerTensor::new("fixtures/models/five.pth", "LinearRegression").with_params(one_to_one);
+    let five = PytorchModelHandlerTensor::new("fixtures/models/five.pth", "LinearRegression")
+        .with_params(one_to_one);
     let ten = OnnxModelHandler::new("fixtures/models/ten.onnx");
 
     numbers

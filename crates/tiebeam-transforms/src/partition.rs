@@ -22,7 +22,7 @@ pub fn partition<T: Element>(
         if n == 0 {
             input.pipeline().fail(Error::new(
                 ErrorKind::InvalidArgument,
-                "TB0216",
+                "TB0240",
                 "a partition into 0 parts was asked for, wanted at least 1",
             ));
         }
@@ -63,7 +63,7 @@ impl<T: Element, F: Fn(&T) -> usize + Send + Sync + 'static> DoFn for PartitionF
                 None => {
                     return Err(Error::new(
                         ErrorKind::InvalidData,
-                        "TB0217",
+                        "TB0241",
                         format!("part {part} of {} was asked for", self.tags.len() + 1),
                     ));
                 }

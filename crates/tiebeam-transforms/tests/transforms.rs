@@ -104,9 +104,12 @@ fn co_groups_hold_every_key_of_every_input() {
     TestPipeline::run_all_modes(|p: &Pipeline| {
         let pair = |k: &str, v: i64| (k.to_owned(), v);
         let a = p.step("A").apply(Create::of([pair("x", 1), pair("x", 2), pair("y", 3)]));
-        let b = p.step("B").apply(Create::of([("y".to_owned(), "why".to_owned()), ("z".to_owned(), "zed".to_owned())]));
+        let b = p
+            .step("B")
+            .apply(Create::of([("y".to_owned(), "why".to_owned()), ("z".to_owned(), "zed".to_owned())]));
         let c = p.step("C").apply(Create::of([("x".to_owned(), true)]));
-        let two = a.apply(co_group_by_key(&b)).map(|(k, (a, b))| (k, (sorted(a.to_vec()), sorted(b.to_vec()))));
+        let two =
+            a.apply(co_group_by_key(&b)).map(|(k, (a, b))| (k, (sorted(a.to_vec()), sorted(b.to_vec()))));
         assert_that(&two).contains_in_any_order([
             ("x".to_owned(), (vec![1, 2], vec![])),
             ("y".to_owned(), (vec![3], texts(["why"]))),
@@ -127,7 +130,8 @@ fn co_groups_hold_every_key_of_every_input() {
 #[test]
 fn try_map_sends_what_fails_to_the_dead_letters_with_the_reason() {
     let reports = TestPipeline::run_all_modes(|p: &Pipeline| {
-        let parsed = p.apply(Create::of(texts(["1", "two", "3"]))).step("Parse").try_map(|s| s.parse::<i64>());
+        let parsed =
+            p.apply(Create::of(texts(["1", "two", "3"]))).step("Parse").try_map(|s| s.parse::<i64>());
         assert_that(&parsed.results).contains_in_any_order([1, 3]);
         let failed = parsed.failed.map(|f: Failed<String>| (f.element, (f.failure.message, f.failure.stage)));
         let why = "invalid digit found in string".to_owned();
@@ -147,7 +151,10 @@ fn combines_stay_within_their_windows() {
             .with_timestamps(|n| Timestamp::from_secs(*n))
             .window_into(WindowingStrategy::of(FixedWindows::of(Duration::from_secs(20))));
         let window = |s: i64| {
-            Window::Interval(tiebeam_core::IntervalWindow::new(Timestamp::from_secs(s), Timestamp::from_secs(s + 20)))
+            Window::Interval(tiebeam_core::IntervalWindow::new(
+                Timestamp::from_secs(s),
+                Timestamp::from_secs(s + 20),
+            ))
         };
         assert_that(&windowed.combine_globally(Sum::new())).contains_in_windows([
             (190, window(0)),

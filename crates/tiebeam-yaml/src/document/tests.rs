@@ -1,3 +1,5 @@
+//! What the document reader takes and refuses, with places.
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 

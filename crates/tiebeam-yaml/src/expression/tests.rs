@@ -1,3 +1,5 @@
+//! Expressions: types, values and mistakes.
+
 use expect_test::{Expect, expect};
 use tiebeam_core::row::FieldType;
 

@@ -103,7 +103,8 @@ fn verdict(job: &Job, flags: &RunFlags, result: &Result<JobReport>, signal: u8) 
     }
     match flags.max_dead_letters {
         Some(most) if dead > most => {
-            to_stderr(&format!("error[TB0521]: {dead} dead letters are more than the {most} allowed\n"));
+            let message = format!("{dead} dead letters are more than the {most} allowed");
+            print_error(&Error::new(ErrorKind::InvalidData, "TB0521", message));
             Exit::TooManyDeadLetters
         }
         _ => Exit::Ok,
