@@ -13,9 +13,11 @@ pub mod ranges;
 pub mod read;
 pub mod sink;
 pub mod text;
+mod typed;
 
 pub use compression::Compression;
 pub use fs::{FileMetadata, FileSystem};
 pub use ranges::{FileRange, Splitting};
-pub use read::{ReadAllFiles, ReadFiles, ReadResults};
+pub use read::{Listing, ReadAllFiles, ReadFiles, ReadResults};
 pub use sink::write::WriteFiles;
+pub use typed::Typed;

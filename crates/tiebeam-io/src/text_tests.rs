@@ -1,3 +1,5 @@
+//! Reading lines by ranges, and writing them.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 

@@ -1,6 +1,8 @@
 //! Sources and sinks in whole pipelines, in all three modes: fused, paranoid (every bundle twice, cut anywhere), and through
 //! the Fn API worker.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -15,7 +15,7 @@ mod write;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tiebeam_core::{Error, ErrorKind, Result, Schema};
+use tiebeam_core::{Error, ErrorKind, Result, RowElement, Schema};
 
 pub use infer::infer_schema;
 pub use read::CsvReader;
@@ -23,6 +23,7 @@ pub(crate) use value::type_name;
 pub use write::{CsvFormat, write};
 
 use crate::read::{ReadAllFiles, ReadFiles};
+use crate::typed::Typed;
 
 /// How the files are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +87,26 @@ pub fn read(pattern: impl Into<Arc<str>>, schema: Arc<Schema>) -> ReadFiles<CsvR
 /// Reads the files that match each pattern of a PCollection.
 pub fn read_all(schema: Arc<Schema>) -> ReadAllFiles<CsvReader> {
     ReadAllFiles::new(CsvReader::new(schema))
+}
+
+/// Reads the files that match a pattern as structs, whose fields are the columns.
+///
+/// ```
+/// use tiebeam_core::Element;
+/// use tiebeam_graph::Pipeline;
+/// use tiebeam_io::csv;
+///
+/// #[derive(Clone, Element)]
+/// struct Reading {
+///     place: String,
+///     value: Option<f64>,
+/// }
+///
+/// let p = Pipeline::new();
+/// let values = p.apply(csv::read_as::<Reading>("readings/*.csv")).filter(|reading| reading.value.is_some());
+/// ```
+pub fn read_as<T: RowElement>(pattern: impl Into<Arc<str>>) -> ReadFiles<Typed<CsvReader, T>> {
+    ReadFiles::new(pattern, Typed::new(CsvReader::new(T::schema())))
 }
 
 /// The names of columns from a header, as pandas makes them unique: `a`, `a.1`, `Unnamed: 2`.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tiebeam_core::coder::row_coder;
-use tiebeam_core::{Coder, Error, ErrorKind, Result, Row, Schema, SourcePlace, TypeKind, Value};
+use tiebeam_core::{Coder, Error, ErrorKind, Result, Row, RowElement, Schema, SourcePlace, TypeKind, Value};
 
 use super::Dialect;
 use super::infer::{header, ragged};
@@ -12,6 +12,7 @@ use super::record::{Next, Place, Record, Records as CsvRecords};
 use super::value::{is_readable, to_value, type_name};
 use crate::ranges::FileRange;
 use crate::read::{Listing, RangeReader, ReadAllFiles, ReadFiles, Records, lines};
+use crate::typed::Typed;
 
 /// Reads rows of one schema.
 #[derive(Debug, Clone)]
@@ -23,7 +24,8 @@ pub struct CsvReader {
 }
 
 impl CsvReader {
-    pub(super) fn new(schema: Arc<Schema>) -> Self {
+    /// Rows of that schema, comma-separated.
+    pub fn new(schema: Arc<Schema>) -> Self {
         CsvReader {
             schema,
             dialect: Dialect::default(),
@@ -33,31 +35,60 @@ impl CsvReader {
     }
 }
 
+impl CsvReader {
+    /// Another delimiter, quote, or no header.
+    #[must_use]
+    pub fn with_dialect(self, dialect: Dialect) -> Self {
+        CsvReader { dialect, ..self }
+    }
+
+    /// Promises that no field has a line break inside: large files are then cut and read in parallel.
+    #[must_use]
+    pub fn without_embedded_newlines(self) -> Self {
+        CsvReader { has_embedded_newlines: false, ..self }
+    }
+
+    /// Leaves out columns that the schema doesn't have, instead of refusing the file.
+    #[must_use]
+    pub fn ignore_extra_columns(self) -> Self {
+        CsvReader { ignores_extra_columns: true, ..self }
+    }
+}
+
 macro_rules! options {
-    ($type:ident) => {
-        impl $type<CsvReader> {
+    ($type:ty $(, $element:ident)?; $change:ident) => {
+        impl$(<$element: RowElement>)? $type {
             /// Another delimiter, quote, or no header.
             #[must_use]
             pub fn with_dialect(self, dialect: Dialect) -> Self {
-                self.map_reader(|reader| CsvReader { dialect, ..reader })
+                self.map_reader(|reader| $change(reader, |csv| csv.with_dialect(dialect)))
             }
 
             /// Promises that no field has a line break inside: large files are then cut and read in parallel.
             #[must_use]
             pub fn without_embedded_newlines(self) -> Self {
-                self.map_reader(|reader| CsvReader { has_embedded_newlines: false, ..reader })
+                self.map_reader(|reader| $change(reader, CsvReader::without_embedded_newlines))
             }
 
             /// Leaves out columns that the schema doesn't have, instead of refusing the file.
             #[must_use]
             pub fn ignore_extra_columns(self) -> Self {
-                self.map_reader(|reader| CsvReader { ignores_extra_columns: true, ..reader })
+                self.map_reader(|reader| $change(reader, CsvReader::ignore_extra_columns))
             }
         }
     };
 }
-options!(ReadFiles);
-options!(ReadAllFiles);
+options!(ReadFiles<CsvReader>; plain);
+options!(ReadAllFiles<CsvReader>; plain);
+options!(ReadFiles<Typed<CsvReader, T>>, T; typed);
+
+fn plain(reader: CsvReader, change: impl FnOnce(CsvReader) -> CsvReader) -> CsvReader {
+    change(reader)
+}
+
+fn typed<T>(reader: Typed<CsvReader, T>, change: impl FnOnce(CsvReader) -> CsvReader) -> Typed<CsvReader, T> {
+    reader.map_inner(change)
+}
 
 impl RangeReader for CsvReader {
     type Record = Row;

@@ -1,3 +1,5 @@
+//! Reading csv: what files hold, what they must not, and where it is told.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use tiebeam_core::{ErrorKind, FieldType, TypeKind};

@@ -126,7 +126,8 @@ impl CsvFormat {
     /// Text, quoted where it must be. An empty field that is alone on its line is quoted, or the line would be none.
     fn text(&self, text: &[u8], alone: bool, out: &mut Vec<u8>) {
         let special = |byte: &u8| matches!(byte, b'"' | b'\n' | b'\r') || *byte == self.delimiter;
-        if !text.iter().any(special) && !(alone && text.is_empty()) {
+        let must_quote = text.iter().any(special) || (alone && text.is_empty());
+        if !must_quote {
             out.extend_from_slice(text);
             return;
         }

@@ -41,7 +41,7 @@ impl FileSystem for Local {
     }
 
     fn names(&self, dir: &str) -> io::Result<Vec<String>> {
-        read_dir(dir)?.into_iter().map(|entry| name(&entry)).collect()
+        Ok(read_dir(dir)?.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
     }
 
     fn size(&self, path: &str) -> io::Result<Option<u64>> {
@@ -175,9 +175,9 @@ fn walk(dir: &str, pattern: &[Segment], found: &mut Vec<FileMetadata>) -> io::Re
         Segment::Literal(name) => visit(join(dir, name), rest, found),
         Segment::Wild(_) => {
             for entry in read_dir(dir)? {
-                let name = name(&entry)?;
-                if !name.starts_with(OWN_PREFIX) && segment.matches(&name) {
-                    visit(join(dir, &name), rest, found)?;
+                let shown = entry.file_name().to_string_lossy().into_owned();
+                if !shown.starts_with(OWN_PREFIX) && segment.matches(&shown) {
+                    visit(join(dir, &name(&entry)?), rest, found)?;
                 }
             }
             Ok(())
@@ -187,9 +187,12 @@ fn walk(dir: &str, pattern: &[Segment], found: &mut Vec<FileMetadata>) -> io::Re
             let rest = if rest.is_empty() { &[Segment::Wild(vec![super::glob::Token::Any])] } else { rest };
             walk(dir, rest, found)?;
             for entry in read_dir(dir)? {
-                let name = name(&entry)?;
                 // Not through links, which may go round in circles.
-                if entry.file_type()?.is_dir() && !name.starts_with(OWN_PREFIX) {
+                if !entry.file_type()?.is_dir() {
+                    continue;
+                }
+                let name = name(&entry)?;
+                if !name.starts_with(OWN_PREFIX) {
                     walk(&join(dir, &name), pattern, found)?;
                 }
             }
@@ -344,6 +347,18 @@ mod tests {
         held.remove().unwrap();
         assert!(fs::exists(&path).unwrap(), "the old holder does not remove the new one's file");
         other.remove().unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn names_that_are_no_text_matter_only_where_they_match() {
+        use std::os::unix::ffi::OsStrExt;
+        let (dir, root) = tree(&["a.csv"]);
+        fs::write(dir.path().join(std::ffi::OsStr::from_bytes(b"b\xff.txt")), "").unwrap();
+        assert_eq!(listed(&root, "*.csv"), ["a.csv"]);
+        assert_eq!(Local.names(&root).unwrap(), ["a.csv"]);
+        let error = Local.list(&format!("{root}/*.txt")).unwrap_err();
+        assert_eq!(error.to_string(), "the file name \"b\\xFF.txt\" in it is not UTF-8");
     }
 
     #[test]

@@ -56,7 +56,8 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// named without wildcards.
     fn list(&self, pattern: &str) -> io::Result<Vec<FileMetadata>>;
 
-    /// The names of everything in a directory, in no order, ours included; empty when there is no such directory.
+    /// The names of everything in a directory, in no order, ours included; empty when there is no such directory. Names that
+    /// are not UTF-8 are left out.
     ///
     /// # Errors
     /// When it can't be read.

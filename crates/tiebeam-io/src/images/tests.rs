@@ -1,3 +1,5 @@
+//! Decoding under limits, and resizing as Pillow does.
+
 use image::{ExtendedColorType, ImageEncoder, Rgb};
 use serde::Deserialize;
 

@@ -1,3 +1,5 @@
+//! Reading and writing JSON lines.
+
 use expect_test::expect;
 use proptest::prelude::*;
 

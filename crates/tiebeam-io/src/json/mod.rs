@@ -9,7 +9,7 @@ mod write;
 
 use std::sync::Arc;
 
-use tiebeam_core::Schema;
+use tiebeam_core::{RowElement, Schema};
 
 pub use infer::infer_schema;
 pub use read::JsonReader;
@@ -19,6 +19,7 @@ pub use write::{JsonFormat, write};
 pub(crate) use write::{write_base64, write_value};
 
 use crate::read::{ReadAllFiles, ReadFiles};
+use crate::typed::Typed;
 
 /// Reads the files that match a pattern as rows of a schema, one object a line.
 ///
@@ -43,4 +44,9 @@ pub fn read(pattern: impl Into<Arc<str>>, schema: Arc<Schema>) -> ReadFiles<Json
 /// Reads the files that match each pattern of a PCollection.
 pub fn read_all(schema: Arc<Schema>) -> ReadAllFiles<JsonReader> {
     ReadAllFiles::new(JsonReader::new(schema))
+}
+
+/// Reads the files that match a pattern as structs, one object a line.
+pub fn read_as<T: RowElement>(pattern: impl Into<Arc<str>>) -> ReadFiles<Typed<JsonReader, T>> {
+    ReadFiles::new(pattern, Typed::new(JsonReader::new(T::schema())))
 }

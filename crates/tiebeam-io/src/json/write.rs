@@ -217,7 +217,7 @@ pub(crate) fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
 pub(crate) fn read_base64(text: &str) -> Option<Vec<u8>> {
     let text = text.as_bytes();
     let unpadded = match text {
-        [start @ .., b'=', b'='] | [start @ .., b'='] if text.len() % 4 == 0 => start,
+        [start @ .., b'=', b'='] | [start @ .., b'='] if text.len().is_multiple_of(4) => start,
         all => all,
     };
     if unpadded.len() % 4 == 1 {

@@ -1,3 +1,5 @@
+//! The sink's DoFns: shards, headers, failures.
+
 use std::fmt::Write as _;
 
 use tiebeam_core::metrics::{MetricCells, MetricValue};
