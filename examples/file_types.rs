@@ -14,7 +14,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use tiebeam::inference::{RunInference, Tensor};
+use tiebeam::inference::{ModelHandler, RunInference, Tensor};
 use tiebeam::io::{files, text};
 use tiebeam::onnx::OnnxModelHandler;
 use tiebeam::prelude::*;

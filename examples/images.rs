@@ -16,7 +16,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use tiebeam::inference::{RunInference, Tensor};
+use tiebeam::inference::{ModelHandler, RunInference, Tensor};
 use tiebeam::io::images::{self, ImageConverter, ImageToF32};
 use tiebeam::io::text;
 use tiebeam::prelude::*;
@@ -59,7 +59,7 @@ pub fn build(p: &Pipeline, options: &Options) {
 
     read.records
         .step("ToTensor")
-        .par_do(ToTensor { converter: None })
+        .apply(ParDo::from_fn(ToTensor::default))
         .step("Ask")
         .apply(RunInference::new(model.preprocess(|(_, tensor): (String, Tensor)| tensor)))
         .step("Name")
@@ -79,7 +79,7 @@ pub fn build(p: &Pipeline, options: &Options) {
 }
 
 /// Pixels to what EfficientNet-lite was trained on: 224 × 224, (x − 127) / 128, channels first.
-#[derive(Clone)]
+#[derive(Default)]
 struct ToTensor {
     converter: Option<ImageConverter>,
 }

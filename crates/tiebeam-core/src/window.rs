@@ -479,7 +479,8 @@ mod tests {
         ];
         for window_fn in fixed {
             for timestamp in [Timestamp::MIN, Timestamp::from_micros(0), Timestamp::MAX] {
-                let Windows::One(Window::Interval(window)) = window_fn.assign(timestamp, &Windows::GLOBAL) else {
+                let Windows::One(Window::Interval(window)) = window_fn.assign(timestamp, &Windows::GLOBAL)
+                else {
                     panic!("{window_fn:?} gives one interval");
                 };
                 assert!(window.start <= timestamp && timestamp <= window.end, "{window:?} of {timestamp:?}");
