@@ -117,9 +117,9 @@ fn weights_text(weights: &StateDict) -> String {
 fn weights_json(weights: &StateDict) -> Value {
     let tensors: Vec<Value> = weights
         .iter()
-        .map(|(name, tensor)| {
-            json!({ "name": name, "dtype": tensor.dtype().name(), "shape": tensor.shape() })
-        })
+        .map(
+            |(name, tensor)| json!({ "name": name, "dtype": tensor.dtype().name(), "shape": tensor.shape() }),
+        )
         .collect();
     json!({
         "format": format_of(weights),

@@ -71,21 +71,29 @@ fn examples_run_without_a_network() {
     let report: serde_json::Value =
         serde_json::from_slice(&fs::read(dir.path().join("r.json")).unwrap()).unwrap();
     assert_eq!((&report["job"], &report["status"]), (&"sequence".into(), &"done".into()));
-    check(dir.path(), &["run", "--example", "times-six"], expect![[r#"
+    check(
+        dir.path(),
+        &["run", "--example", "times-six"],
+        expect![[r#"
         error[TB0591]: there is no example `times-six`
           help: examples: times-five, branch, sequence
         exit 2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_file_is_validated_and_run() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("p.yaml"), GOOD).unwrap();
-    check(dir.path(), &["validate", "p.yaml"], expect![[r#"
+    check(
+        dir.path(),
+        &["validate", "p.yaml"],
+        expect![[r#"
         p.yaml: valid, 3 transforms
         exit 0
-    "#]]);
+    "#]],
+    );
     assert!(!dir.path().join("out/rows-00000-of-00001").exists());
     let output = run(dir.path(), &["run", "p.yaml", "--set", "last=4", "--progress", "none"]);
     assert_eq!((output.status.code(), output.stdout.len(), output.stderr.len()), (Some(0), 0, 0));
@@ -101,7 +109,10 @@ fn mistakes_have_exit_codes_and_no_backtraces() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
     write("column.yaml", &GOOD.replace("n * 10", "m * 10").replace("WriteToJson", "WriteToJsn"));
-    check(dir.path(), &["run", "column.yaml"], expect![[r#"
+    check(
+        dir.path(),
+        &["run", "column.yaml"],
+        expect![[r#"
         error[TB0204]: unknown column `m`
           ╭─[column.yaml:8:28]
         8 │       config: {fields: {n: m * 10}}
@@ -120,29 +131,50 @@ fn mistakes_have_exit_codes_and_no_backtraces() {
 
         2 mistakes in column.yaml
         exit 78
-    "#]]);
-    check(dir.path(), &["run", "none.yaml"], expect![[r#"
+    "#]],
+    );
+    check(
+        dir.path(),
+        &["run", "none.yaml"],
+        expect![[r#"
         error[TB0229]: there is no pipeline file none.yaml
         exit 78
-    "#]]);
-    check(dir.path(), &["run", "column.yaml", "--runner", "flink"], expect![[r#"
+    "#]],
+    );
+    check(
+        dir.path(),
+        &["run", "column.yaml", "--runner", "flink"],
+        expect![[r#"
         error: the runner `flink` is not in this build; it has `embedded`, which runs in this process
         exit 2
-    "#]]);
-    check(dir.path(), &["explain", "tb0204"], expect![[r#"
+    "#]],
+    );
+    check(
+        dir.path(),
+        &["explain", "tb0204"],
+        expect![[r#"
         TB0204: a column that the input rows do not have
           what to do: correct the name; the message lists the columns
         exit 0
-    "#]]);
-    check(dir.path(), &["explain", "TB9999"], expect![[r#"
+    "#]],
+    );
+    check(
+        dir.path(),
+        &["explain", "TB9999"],
+        expect![[r#"
         error: no error has the code `TB9999`; codes look like TB0204
         exit 2
-    "#]]);
-    check(dir.path(), &["transforms", "Fliter"], expect![[r#"
+    "#]],
+    );
+    check(
+        dir.path(),
+        &["transforms", "Fliter"],
+        expect![[r#"
         error[TB0232]: unknown transform type `Fliter`
           help: did you mean `Filter`?
         exit 2
-    "#]]);
+    "#]],
+    );
     let model = "
 pipeline:
   type: chain
@@ -157,20 +189,28 @@ pipeline:
 ";
     write("model.yaml", model);
     write("broken.onnx", "not a model");
-    check(dir.path(), &["validate", "model.yaml"], expect![[r#"
+    check(
+        dir.path(),
+        &["validate", "model.yaml"],
+        expect![[r#"
         error[TB0331]: model broken.onnx: not an ONNX model, this looks like text
            ╭─[model.yaml:11:31]
         11 │           config: {model_uri: broken.onnx}
            ·                               ───────────
            ╰────
         exit 5
-    "#]]);
+    "#]],
+    );
     write("fails.yaml", &GOOD.replace("n * 10", "10 // (n - 2)"));
-    check(dir.path(), &["run", "fails.yaml", "--progress", "none"], expect![[r#"
+    check(
+        dir.path(),
+        &["run", "fails.yaml", "--progress", "none"],
+        expect![[r#"
         error[TB0225]: MapToFields: ZeroDivisionError: integer division or modulo by zero (in `10 // (n - 2)`)
           help: send failing rows to an output: `error_handling: {output: errors}`
         exit 1
-    "#]]);
+    "#]],
+    );
     assert!(!dir.path().join("out/rows-00000-of-00001").exists());
 }
 
@@ -215,12 +255,16 @@ fn graphs_are_drawn() {
             assert_eq!(json["edges"].as_array().unwrap().len(), 2);
         }
     }
-    check(dir.path(), &["graph", "p.yaml"], expect![[r#"
+    check(
+        dir.path(),
+        &["graph", "p.yaml"],
+        expect![[r#"
         Create
         MapToFields ← Create
         WriteToJson ← MapToFields
         exit 0
-    "#]]);
+    "#]],
+    );
     let fused = run(dir.path(), &["graph", "p.yaml", "--fused", "--format", "dot"]);
     assert!(String::from_utf8(fused.stdout).unwrap().starts_with("digraph"));
 }
