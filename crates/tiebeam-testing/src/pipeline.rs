@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use tiebeam_core::{Error, Result};
-use tiebeam_graph::{Graph, Pipeline, PipelineErrors};
+use tiebeam_graph::{Graph, Pipeline};
 use tiebeam_plan::PlanOptions;
 use tiebeam_runner::{BundlePolicy, EmbeddedRunner, JobReport, RunnerOptions};
 
@@ -45,11 +45,7 @@ impl Mode {
         [Mode::Fused, Mode::Paranoid { seed }, Mode::Worker]
     }
 
-    fn options(
-        self,
-        graph: &Arc<Graph>,
-        again: &dyn Fn() -> Result<Arc<Graph>, PipelineErrors>,
-    ) -> Result<RunnerOptions> {
+    fn options(self, graph: &Arc<Graph>, again: &dyn Fn() -> Result<Arc<Graph>>) -> Result<RunnerOptions> {
         let options = RunnerOptions::default();
         Ok(match self {
             Mode::Fused => options,
@@ -77,11 +73,19 @@ impl TestPipeline {
     /// # Errors
     /// Mistakes in the pipeline's construction, and whatever fails the run.
     pub fn run(mode: Mode, build: impl Fn(&Pipeline)) -> Result<JobReport> {
-        let make = || {
+        TestPipeline::run_graph(mode, || {
             let pipeline = Pipeline::new();
             build(&pipeline);
-            pipeline.build()
-        };
+            Ok(pipeline.build()?)
+        })
+    }
+
+    /// Runs a graph that something else than a function over a [`Pipeline`] makes, such as a pipeline file. `make` is called
+    /// again for a worker, and must make the same.
+    ///
+    /// # Errors
+    /// Those of `make`, and whatever fails the run.
+    pub fn run_graph(mode: Mode, make: impl Fn() -> Result<Arc<Graph>>) -> Result<JobReport> {
         let graph = make()?;
         let options = mode.options(&graph, &make)?;
         EmbeddedRunner::new(options).run(&graph)

@@ -1,4 +1,4 @@
-//! The examples are tests: each runs as it is, on one thread and two, and says what its head says.
+//! The examples are tests: each runs as it is, on one thread and two and in all three modes, and says what its head says.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Parser;
 use tiebeam::graph::Graph;
 use tiebeam::prelude::*;
+use tiebeam_testing::{Mode, TestPipeline};
 
 #[path = "../../../examples/branch.rs"]
 #[allow(dead_code)] // its main
@@ -48,7 +49,14 @@ fn lines(dir: &Path) -> Vec<String> {
     lines
 }
 
+/// On one thread and two, and in each of the three modes.
 fn check(build: fn(&Pipeline, &Options), arguments: &[&str], expected: &[&str]) {
+    for mode in Mode::all() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("part");
+        TestPipeline::run_graph(mode, || Ok(graph(build, arguments, &output))).unwrap();
+        assert_eq!(lines(dir.path()), expected, "{arguments:?}, {mode}");
+    }
     for threads in [1, 2] {
         let dir = tempfile::tempdir().unwrap();
         let graph = graph(build, arguments, &dir.path().join("part"));
