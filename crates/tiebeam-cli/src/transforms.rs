@@ -27,7 +27,7 @@ pub fn transforms(args: &TransformsArgs) -> Exit {
             (None, None) => {
                 let problem = catalog::unknown_type(name, Default::default());
                 output::stderr(&format!("error[{}]: {}\n", problem.code, problem.message));
-                if let Some(help) = problem.help {
+                if let Some(help) = &problem.help {
                     output::stderr(&format!("  help: {help}\n"));
                 }
                 return Exit::BadUsage;

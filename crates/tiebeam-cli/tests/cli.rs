@@ -1,5 +1,7 @@
 //! The command as a newcomer meets it.
 
+#![allow(clippy::unwrap_used)] // the tests' own functions, too
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

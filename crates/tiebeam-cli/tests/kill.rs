@@ -1,5 +1,7 @@
 //! `kill -9` in the middle of a run: the earlier output stays whole, the next run tidies up and gives the whole new one.
 
+#![allow(clippy::unwrap_used)] // the tests' own functions, too
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

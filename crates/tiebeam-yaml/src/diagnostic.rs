@@ -1,6 +1,7 @@
 //! Mistakes in a pipeline file: collected, then shown together, each with its place.
 
 use std::fmt::{self, Write as _};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use tiebeam_core::error::{Error, ErrorKind};
@@ -8,9 +9,13 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::source::{Source, Span};
 
-/// One mistake.
+/// One mistake. Small, since most functions that may fail return one.
 #[derive(Debug, Clone)]
-pub struct Diagnostic {
+pub struct Diagnostic(Box<Mistake>);
+
+/// What a [`Diagnostic`] tells.
+#[derive(Debug, Clone)]
+pub struct Mistake {
     /// The stable code, such as `TB0204`.
     pub code: &'static str,
     /// What kind of mistake; exit codes follow from it.
@@ -27,10 +32,24 @@ pub struct Diagnostic {
     pub help: Option<String>,
 }
 
+impl Deref for Diagnostic {
+    type Target = Mistake;
+
+    fn deref(&self) -> &Mistake {
+        &self.0
+    }
+}
+
+impl DerefMut for Diagnostic {
+    fn deref_mut(&mut self) -> &mut Mistake {
+        &mut self.0
+    }
+}
+
 impl Diagnostic {
     /// A mistake at `span`.
     pub fn new(code: &'static str, span: Span, message: impl Into<String>) -> Self {
-        Diagnostic {
+        Diagnostic(Box::new(Mistake {
             code,
             kind: ErrorKind::InvalidPipeline,
             message: message.into(),
@@ -38,7 +57,7 @@ impl Diagnostic {
             label: None,
             notes: Vec::new(),
             help: None,
-        }
+        }))
     }
 
     /// An error of another crate, at `span`.

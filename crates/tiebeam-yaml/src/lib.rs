@@ -11,6 +11,7 @@ pub mod document;
 pub mod environment;
 pub mod expression;
 pub mod load;
+pub mod maker;
 pub mod plan;
 pub mod schema;
 pub mod scope;

@@ -282,3 +282,66 @@ pub fn declared_type(node: &Node) -> std::result::Result<FieldType, Diagnostic> 
             .note(format!("types: {}", NAMES.join(", ")))),
     }
 }
+
+/// What keeps rows of `schema` from being what an `output_schema` says; none where they are. Checks types alone.
+///
+/// # Errors
+/// What is wrong with the `output_schema` itself, or the first field that is not as it says.
+pub fn check_output_schema(node: &Node, schema: &Schema) -> std::result::Result<(), Diagnostic> {
+    for property in node.get("properties").and_then(Node::as_map).unwrap_or(&[]) {
+        let keys = property.value.as_map().unwrap_or(&[]);
+        if let Some(entry) = keys.iter().find(|entry| !KNOWN_TO_TYPES.contains(&&*entry.key)) {
+            let message = format!("`{}` in an output_schema is not available in this build", entry.key);
+            return Err(Diagnostic::new("TB0219", entry.key_span, message)
+                .help("an output_schema tells types; check values with `Filter`"));
+        }
+    }
+    let declared = declared_type(node)?;
+    let TypeKind::Row(wanted) = &declared.kind else {
+        return Err(Diagnostic::new(
+            "TB0208",
+            node.span,
+            "an output_schema is of `type: object`, with `properties`",
+        ));
+    };
+    for field in &wanted.fields {
+        let span = node
+            .get("properties")
+            .and_then(|properties| properties.entry(&field.name))
+            .map_or(node.span, |entry| entry.key_span);
+        match schema.index_of(&field.name).map(|index| &schema.fields[index].field_type) {
+            Some(seen) if goes_as(seen, &field.field_type) => {}
+            Some(seen) => {
+                let message = format!("`{}` is {}, not {}", field.name, show(seen), show(&field.field_type));
+                return Err(Diagnostic::new("TB0205", span, message));
+            }
+            None if field.field_type.nullable => {}
+            None => {
+                let message = format!("the rows have no field `{}`", field.name);
+                return Err(Diagnostic::new("TB0204", span, message)
+                    .note(format!("columns here: {}", crate::expression::columns(schema))));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The keys of a JSON schema that tell a type, or nothing.
+const KNOWN_TO_TYPES: [&str; 7] =
+    ["type", "items", "properties", "additionalProperties", "required", "description", "title"];
+
+/// Whether values of a type are what a JSON schema calls by another: integers of any width are integers and numbers.
+fn goes_as(seen: &FieldType, wanted: &FieldType) -> bool {
+    match (&seen.kind, &wanted.kind) {
+        (seen, wanted) if seen == wanted => true,
+        (TypeKind::Array(x) | TypeKind::Iterable(x), TypeKind::Array(y)) => goes_as(x, y),
+        (TypeKind::Map(_, x), TypeKind::Map(_, y)) => goes_as(x, y),
+        (TypeKind::Row(x), TypeKind::Row(y)) => y.fields.iter().all(|field| match x.index_of(&field.name) {
+            Some(index) => goes_as(&x.fields[index].field_type, &field.field_type),
+            None => field.field_type.nullable,
+        }),
+        (TypeKind::Byte | TypeKind::Int16 | TypeKind::Int32, TypeKind::Int64) => true,
+        (x, TypeKind::Double) => rank(x).is_some(),
+        _ => false,
+    }
+}

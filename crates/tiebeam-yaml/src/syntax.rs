@@ -101,7 +101,7 @@ impl Step {
 const TOP: [&str; 4] = ["pipeline", "options", "providers", "tests"];
 const PIPELINE: [&str; 7] =
     ["type", "transforms", "source", "sink", "extra_transforms", "windowing", "resource_hints"];
-const LEAF: [&str; 7] = ["type", "name", "input", "config", "windowing", "resource_hints", "output_schema"];
+const LEAF: [&str; 6] = ["type", "name", "input", "config", "windowing", "resource_hints"];
 const COMPOSITE: [&str; 10] = [
     "type",
     "name",
@@ -339,15 +339,11 @@ impl Reader<'_> {
             self.problems.push(match &*entry.key {
                 "output" => Diagnostic::new("TB0231", entry.key_span, "only a composite tells its `output`")
                     .help("others are referred to by their names: `Name`, or `Name.errors`"),
-                key if known => problem.help(format!("`{key}` belongs under `config`")),
+                key if known || key == "output_schema" => {
+                    problem.help(format!("`{key}` belongs under `config`"))
+                }
                 _ => problem,
             });
-        }
-        if let Some(schema) = entries.iter().find(|entry| &*entry.key == "output_schema") {
-            let problem =
-                Diagnostic::new("TB0219", schema.key_span, "`output_schema` is not available in this build");
-            self.problems
-                .push(problem.help("check values with `Filter`, or types with `output_type` in MapToFields"));
         }
         misplaced
     }

@@ -29,26 +29,7 @@ pub fn read(node: &Node, problems: &mut Vec<Diagnostic>) -> Option<WindowingStra
         );
         return None;
     };
-    const TYPE: Key = Key::required("type", Wants::Text, "fixed, sliding, sessions or global");
-    const SIZE: Key = Key::required("size", Wants::Any, "how long a window is, such as 60s or 5m");
-    const PERIOD: Key = Key::required("period", Wants::Any, "how often a window begins");
-    const GAP: Key = Key::required("gap", Wants::Any, "how long a silence ends a session");
-    const OFFSET: Key = Key::optional("offset", Wants::Any, "where the first window begins");
-    let keys: &[Key] = match &**kind {
-        "global" => &[TYPE],
-        "fixed" => &[TYPE, SIZE, OFFSET],
-        "sliding" => &[TYPE, SIZE, PERIOD, OFFSET],
-        "sessions" => &[TYPE, GAP],
-        other => {
-            let span = node.get("type").map_or(node.span, |kind| kind.span);
-            problems.push(
-                Diagnostic::new("TB0224", span, format!("unknown window type `{other}`"))
-                    .did_you_mean(other, KINDS)
-                    .note(format!("types: {}", KINDS.join(", "))),
-            );
-            return None;
-        }
-    };
+    let keys = keys_of(node, kind, problems)?;
     if let Some(trigger) = entries.iter().find(|entry| &*entry.key == "trigger") {
         problems.push(
             Diagnostic::new("TB0219", trigger.key_span, "`trigger` is not available in this build")
@@ -95,6 +76,30 @@ pub fn read(node: &Node, problems: &mut Vec<Diagnostic>) -> Option<WindowingStra
         }
         "sessions" => WindowingStrategy::of(Sessions::with_gap(duration("gap", millisecond)?)),
         _ => WindowingStrategy::global(),
+    })
+}
+
+/// The keys of a type of windows; an unknown type is told.
+fn keys_of(node: &Node, kind: &str, problems: &mut Vec<Diagnostic>) -> Option<&'static [Key]> {
+    const TYPE: Key = Key::required("type", Wants::Text, "fixed, sliding, sessions or global");
+    const SIZE: Key = Key::required("size", Wants::Any, "how long a window is, such as 60s or 5m");
+    const PERIOD: Key = Key::required("period", Wants::Any, "how often a window begins");
+    const GAP: Key = Key::required("gap", Wants::Any, "how long a silence ends a session");
+    const OFFSET: Key = Key::optional("offset", Wants::Any, "where the first window begins");
+    Some(match kind {
+        "global" => &[TYPE],
+        "fixed" => &[TYPE, SIZE, OFFSET],
+        "sliding" => &[TYPE, SIZE, PERIOD, OFFSET],
+        "sessions" => &[TYPE, GAP],
+        other => {
+            let span = node.get("type").map_or(node.span, |kind| kind.span);
+            problems.push(
+                Diagnostic::new("TB0224", span, format!("unknown window type `{other}`"))
+                    .did_you_mean(other, KINDS)
+                    .note(format!("types: {}", KINDS.join(", "))),
+            );
+            return None;
+        }
     })
 }
 

@@ -1,5 +1,7 @@
 //! Pipeline files in the three modes: the rows' coders, the shuffles and the worker agree with what a file says.
 
+#![allow(clippy::unwrap_used)] // the tests' own functions, too
+
 use std::path::Path;
 
 use tiebeam_core::{Error, ErrorKind};

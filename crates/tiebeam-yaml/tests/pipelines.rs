@@ -1,5 +1,7 @@
 //! Whole pipeline files, run by the embedded runner.
 
+#![allow(clippy::unwrap_used)] // the tests' own functions, too
+
 use std::fs;
 use std::sync::{Arc, Mutex};
 
@@ -572,7 +574,7 @@ providers:
             26 │       cofnig: {keep: n > 1}
                ·       ──────
                ╰────
-              keys here: config, input, name, output_schema, resource_hints, type, windowing
+              keys here: config, input, name, resource_hints, type, windowing
               help: did you mean `config`?
 
             error[TB0221]: `Lost` lacks its input
@@ -587,7 +589,7 @@ providers:
             32 │       path: out
                ·       ────
                ╰────
-              keys here: config, input, name, output_schema, resource_hints, type, windowing
+              keys here: config, input, name, resource_hints, type, windowing
               help: `path` belongs under `config`
 
             error[TB0232]: `WriteToBigQuery` is a transform of Beam's that this build does not have
@@ -869,6 +871,134 @@ pipeline:
                ·             ─────────────
                ╰────
               help: a sink ends its branch
+        "#]],
+    );
+}
+
+#[test]
+fn an_output_schema_is_held_before_the_run() {
+    let pipeline = |schema: &str| {
+        format!(
+            "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config:
+        elements: [{{sdk: MapReduce, year: 2004}}]
+        output_schema: {schema}
+    - type: WriteToStdout
+"
+        )
+    };
+    let fine = "{type: object, properties: {sdk: {type: string}, year: {type: number}}}";
+    check(
+        &pipeline(fine),
+        expect![[r#"
+        {"sdk":"MapReduce","year":2004}
+    "#]],
+    );
+    check(
+        &pipeline("{type: object, properties: {sdk: {type: integer}}}"),
+        expect![[r#"
+        error[TB0205]: `sdk` is string, not nullable int64
+          ╭─[p.yaml:8:52]
+        8 │         output_schema: {type: object, properties: {sdk: {type: integer}}}
+          ·                                                    ───
+          ╰────
+    "#]],
+    );
+    check(
+        &pipeline("{type: object, properties: {yaer: {type: integer}}, required: [yaer]}"),
+        expect![[r#"
+        error[TB0204]: the rows have no field `yaer`
+          ╭─[p.yaml:8:52]
+        8 │         output_schema: {type: object, properties: {yaer: {type: integer}}, required: [yaer]}
+          ·                                                    ────
+          ╰────
+          columns here: sdk (string), year (int64)
+    "#]],
+    );
+    check(
+        &pipeline("{type: object, properties: {year: {type: integer, minimum: 3}}}"),
+        expect![[r#"
+        error[TB0219]: `minimum` in an output_schema is not available in this build
+          ╭─[p.yaml:8:74]
+        8 │         output_schema: {type: object, properties: {year: {type: integer, minimum: 3}}}
+          ·                                                                          ───────
+          ╰────
+          help: an output_schema tells types; check values with `Filter`
+    "#]],
+    );
+    check(
+        &pipeline("{type: array}"),
+        expect![[r#"
+        error[TB0207]: type `array` lacks `items`
+          ╭─[p.yaml:8:31]
+        8 │         output_schema: {type: array}
+          ·                               ─────
+          ╰────
+    "#]],
+    );
+}
+
+#[test]
+fn images_become_tensors() {
+    // Two pixels, red and blue, as a bitmap of 24 bits: the rows of a bitmap are padded to four bytes.
+    let mut bitmap = b"BM\x3e\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x02\0\0\0\x01\0\0\0\x01\0\x18\0".to_vec();
+    bitmap.extend([0; 24]);
+    bitmap.extend([0, 0, 255, 255, 0, 0, 0, 0]);
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.bmp"), &bitmap).unwrap();
+    fs::write(dir.path().join("b.bmp"), b"no image").unwrap();
+    let shown = run_in(
+        &dir,
+        "
+pipeline:
+  transforms:
+    - type: ReadImages
+      config: {path: DIR/*.bmp, error_handling: {output: damaged}}
+    - type: ImageToTensor
+      input: ReadImages
+      config: {size: [1, 2], mean: 0.5, std: [0.5, 0.5, 0.5], to: image}
+    - type: MapToFields
+      name: Shape
+      input: ImageToTensor
+      config: {fields: {file: \"file.split('/')[-1]\", shape: {callable: 'lambda r: r.image.shape'}}}
+    - type: WriteToStdout
+      input: Shape
+    - type: MapToFields
+      name: Why
+      input: ReadImages.damaged
+      config: {fields: {bytes: len(element)}}
+    - type: WriteToStdout
+      name: Damaged
+      input: Why
+",
+    );
+    expect![[r#"
+        21
+        {"file":"a.bmp","shape":[3,1,2]}
+        1 dead letters
+    "#]]
+    .assert_eq(&shown);
+    check(
+        "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {elements: [{image: x}]}
+    - type: ImageToTensor
+      config: {size: [0, 2]}
+",
+        expect![[r#"
+            error[TB0205]: `image` is string, no image
+              ╭─[p.yaml:7:13]
+            7 │     - type: ImageToTensor
+              ·             ─────────────
+              ╰────
+              help: images come from `ReadImages`
         "#]],
     );
 }

@@ -1,14 +1,19 @@
 //! Names and types: from the tree to code that can run on rows of one schema.
 
+mod absent;
+mod calls;
+mod statements;
+
 use std::sync::Arc;
 
 use tiebeam_core::row::{Schema, Value};
 
-use super::builtins::{self, Function, builtin, item_type};
+use self::absent::absent;
+use super::builtins::{builtin, item_type};
 use super::evaluate::{Code, FormatPiece, Op, Step};
 use super::format::Spec;
 use super::methods;
-use super::tree::{Argument, Binary, Compare, Expr, ExprKind, Piece, Program, Statement, Unary};
+use super::tree::{Binary, Compare, Expr, ExprKind, Piece, Program, Unary};
 use super::types::{Kind, Type, columns, show};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
@@ -91,40 +96,6 @@ struct Checker<'a> {
     problems: Vec<Diagnostic>,
     returns: Option<Type>,
 }
-
-/// Modules and functions of Python's that people will try, with what to do instead.
-const ABSENT: [(&str, &str); 30] = [
-    ("math", "use the operators and round(), abs(), min(), max(), pow()"),
-    ("re", "use the methods of strings: find, replace, split, startswith"),
-    ("json", "read the data with ReadFromJson"),
-    ("datetime", "times are columns here"),
-    ("np", "a model's input is made by `inputs:` and ImageToTensor"),
-    ("numpy", "a model's input is made by `inputs:` and ImageToTensor"),
-    ("pd", "rows are computed one by one"),
-    ("pandas", "rows are computed one by one"),
-    ("torch", "a model's input is made by `inputs:`"),
-    ("random", "an expression gives the same value for the same row"),
-    ("time", "an expression gives the same value for the same row"),
-    ("os", "an expression sees its row only"),
-    ("sys", "an expression sees its row only"),
-    ("logging", "use LogForTesting"),
-    ("print", "use LogForTesting"),
-    ("open", "an expression sees its row only"),
-    ("eval", "write the expression itself"),
-    ("exec", "write the expression itself"),
-    ("isinstance", "columns have types; compare with `is None`"),
-    ("type", "columns have types; compare with `is None`"),
-    ("map", "use a list comprehension"),
-    ("filter", "use a list comprehension"),
-    ("zip", "index the lists: `[a[i] for i in range(len(a))]`"),
-    ("enumerate", "index the list: `[a[i] for i in range(len(a))]`"),
-    ("set", "use a list"),
-    ("dict", "write `{key: value}`"),
-    ("divmod", "use `//` and `%`"),
-    ("getattr", "write `row.name`"),
-    ("hash", "there is no hash function here"),
-    ("bytes", "write `text.encode()`"),
-];
 
 fn code(span: Span, op: Op) -> Code {
     Code { span, op }
@@ -447,211 +418,6 @@ impl Checker<'_> {
         }
     }
 
-    fn call(&mut self, function: &Expr, arguments: &[Argument], span: Span) -> (Code, Type) {
-        match &function.kind {
-            ExprKind::Attribute(of, name, _) if &**name == "Row" && is_name(of, "beam") => {
-                self.make_row(arguments, span)
-            }
-            ExprKind::Name(name) if &**name == "Row" && self.schema.index_of(name).is_none() => {
-                self.make_row(arguments, span)
-            }
-            ExprKind::Name(name) => match builtin(name) {
-                Some(builtin) => {
-                    let Some((codes, seen)) = self.bind(builtin, None, arguments, span) else {
-                        return self.any(span);
-                    };
-                    self.apply(builtin, codes, &seen, span)
-                }
-                None => {
-                    let problem = absent(name, function.span).unwrap_or_else(|| {
-                        Diagnostic::new("TB0219", function.span, format!("no function `{name}`"))
-                            .did_you_mean(name, builtins::BUILTINS.iter().map(|f| f.name))
-                    });
-                    self.problem(problem)
-                }
-            },
-            ExprKind::Attribute(of, name, at) => self.method(of, name, *at, arguments, span),
-            _ => self.problem(types(function.span, "this is no function")),
-        }
-    }
-
-    fn any(&self, span: Span) -> (Code, Type) {
-        (code(span, Op::Constant(Value::Null)), Type::ANY)
-    }
-
-    fn apply(&mut self, function: &Function, codes: Vec<Code>, seen: &[Type], span: Span) -> (Code, Type) {
-        match (function.result)(seen) {
-            Ok(typed) => (code(span, Op::Call(function.call, codes)), typed),
-            Err(message) => self.problem(types(span, message)),
-        }
-    }
-
-    fn method(
-        &mut self,
-        of: &Expr,
-        name: &Arc<str>,
-        at: Span,
-        arguments: &[Argument],
-        span: Span,
-    ) -> (Code, Type) {
-        if let (ExprKind::Str(template), "format") = (&of.kind, &**name) {
-            return self.str_format(template, arguments, span);
-        }
-        let (receiver, typed) = self.expr(of);
-        if typed.kind == Kind::Any {
-            let mut codes = vec![receiver];
-            codes.extend(arguments.iter().map(|argument| self.expr(&argument.value).0));
-            return (code(span, Op::Method(name.clone(), codes)), Type::ANY);
-        }
-        let table = methods::methods(&typed.kind);
-        match table.iter().find(|method| method.name == &**name) {
-            Some(method) => {
-                let Some((codes, seen)) = self.bind(method, Some((receiver, typed)), arguments, span) else {
-                    return self.any(span);
-                };
-                self.apply(method, codes, &seen, span)
-            }
-            None => {
-                let problem = Diagnostic::new("TB0219", at, format!("{typed} has no method `{name}`"))
-                    .did_you_mean(name, table.iter().map(|method| method.name));
-                self.problem(problem)
-            }
-        }
-    }
-
-    /// Puts arguments in the order of the parameters.
-    fn bind(
-        &mut self,
-        function: &Function,
-        receiver: Option<(Code, Type)>,
-        arguments: &[Argument],
-        span: Span,
-    ) -> Option<(Vec<Code>, Vec<Type>)> {
-        let mut bound: Vec<Option<(Code, Type)>> =
-            vec![receiver].into_iter().filter(Option::is_some).collect();
-        let mut fine = true;
-        for argument in arguments {
-            let value = self.expr(&argument.value);
-            let place = match &argument.name {
-                None => bound.len(),
-                Some((name, at)) => {
-                    match function.parameters.iter().position(|p| **p == **name && !p.is_empty()) {
-                        Some(place) => place,
-                        None => {
-                            let message = format!("{}() takes no argument `{name}`", function.name);
-                            self.problems.push(Diagnostic::new("TB0219", *at, message));
-                            fine = false;
-                            continue;
-                        }
-                    }
-                }
-            };
-            if bound.len() <= place {
-                bound.resize_with(place + 1, || None);
-            }
-            if bound[place].replace(value).is_some() {
-                let message = format!("{}() got an argument twice", function.name);
-                self.problems.push(types(argument.value.span, message));
-                fine = false;
-            }
-        }
-        let most = if function.variadic { usize::MAX } else { function.parameters.len() };
-        if fine
-            && (bound.len() < function.required
-                || bound.len() > most
-                || bound.iter().take(function.required).any(Option::is_none))
-        {
-            let own = usize::from(function.parameters.first() == Some(&""));
-            let message = match (function.required - own, most.saturating_sub(own), function.variadic) {
-                (least, _, true) => format!("{}() takes at least {least} arguments", function.name),
-                (1, 1, _) => format!("{}() takes 1 argument", function.name),
-                (least, most, _) if least == most => format!("{}() takes {least} arguments", function.name),
-                (least, most, _) => format!("{}() takes {least} to {most} arguments", function.name),
-            };
-            self.problems.push(types(span, format!("{message}, got {}", arguments.len())));
-            fine = false;
-        }
-        if !fine {
-            return None;
-        }
-        let absent = || (code(span, Op::Constant(Value::Null)), Type::of(Kind::Never));
-        Some(bound.into_iter().map(|one| one.unwrap_or_else(absent)).unzip())
-    }
-
-    /// `"{} of {name:.1f}".format(a, name=b)` is an f-string.
-    fn str_format(&mut self, template: &str, arguments: &[Argument], span: Span) -> (Code, Type) {
-        let mut pieces = Vec::new();
-        let mut next = 0;
-        let mut rest = template;
-        let bad = |message: String| types(span, message);
-        while !rest.is_empty() {
-            let at = rest.find(['{', '}']).unwrap_or(rest.len());
-            if at > 0 {
-                pieces.push(Piece::Text(rest[..at].into()));
-            }
-            rest = &rest[at..];
-            if rest.starts_with("{{") || rest.starts_with("}}") {
-                pieces.push(Piece::Text(rest[..1].into()));
-                rest = &rest[2..];
-                continue;
-            }
-            let Some(field) = rest.strip_prefix('{') else {
-                if rest.is_empty() {
-                    break;
-                }
-                return self.problem(bad("a single `}` in a format".to_owned()));
-            };
-            let Some((field, after)) = field.split_once('}') else {
-                return self.problem(bad("`{` without its `}` in a format".to_owned()));
-            };
-            rest = after;
-            let (name, format) = field.split_once(':').unwrap_or((field, ""));
-            let (name, conversion) = name.split_once('!').unwrap_or((name, "s"));
-            let found = match name.parse::<usize>() {
-                Ok(place) => arguments.iter().filter(|a| a.name.is_none()).nth(place),
-                Err(_) if name.is_empty() => {
-                    next += 1;
-                    arguments.iter().filter(|a| a.name.is_none()).nth(next - 1)
-                }
-                Err(_) => arguments.iter().find(|a| a.name.as_ref().is_some_and(|(n, _)| **n == *name)),
-            };
-            let Some(argument) = found else {
-                return self.problem(bad(format!("format() has no argument for `{{{field}}}`")));
-            };
-            let value = argument.value.clone();
-            pieces.push(Piece::Value { value, repr: conversion == "r", format: format.into() });
-        }
-        self.format(&pieces, span)
-    }
-
-    fn make_row(&mut self, arguments: &[Argument], span: Span) -> (Code, Type) {
-        let mut codes = Vec::new();
-        let mut fields: Vec<(Arc<str>, tiebeam_core::row::FieldType)> = Vec::new();
-        for argument in arguments {
-            let (value, typed) = self.expr(&argument.value);
-            let name = match (&argument.name, &argument.value.kind) {
-                (Some((name, _)), _) => name.clone(),
-                (None, ExprKind::Attribute(_, name, _)) => name.clone(),
-                (None, ExprKind::Name(name)) => name.clone(),
-                _ => {
-                    let problem = types(argument.value.span, "a field of a row needs a name");
-                    return self.problem(problem.help("write `beam.Row(name=…)`"));
-                }
-            };
-            let Some(field) = typed.to_field() else {
-                let message = format!("the type of field `{name}` cannot be told: {typed}");
-                return self.problem(Diagnostic::new("TB0223", argument.value.span, message));
-            };
-            if fields.iter().any(|(other, _)| *other == name) {
-                return self.problem(types(argument.value.span, format!("field `{name}` comes twice")));
-            }
-            fields.push((name, field));
-            codes.push(value);
-        }
-        let schema = Arc::new(Schema::of(fields));
-        (code(span, Op::MakeRow(schema.clone(), codes)), Type::of(Kind::Row(schema)))
-    }
-
     fn index(&mut self, of: &Expr, index: &Expr, span: Span) -> (Code, Type) {
         let ((of, typed), (at, at_type)) = (self.boxed(of), self.boxed(index));
         let integer = matches!(at_type.kind, Kind::Int | Kind::Bool | Kind::Any);
@@ -695,88 +461,10 @@ impl Checker<'_> {
         };
         (code(span, Op::Slice(of, Box::new(codes))), result)
     }
-
-    /// The steps, and whether they always end in `return` or `raise`.
-    fn statements(&mut self, statements: &[Statement]) -> (Vec<Step>, bool) {
-        let mut steps = Vec::with_capacity(statements.len());
-        let mut ends = false;
-        for statement in statements {
-            match statement {
-                Statement::Assign { name, value } => {
-                    let (code, typed) = self.expr(value);
-                    let slot = match self.locals.iter_mut().find(|local| local.name == *name) {
-                        Some(local) => {
-                            (local.typed, local.certain) = (typed, true);
-                            local.slot
-                        }
-                        None => {
-                            let slot = self.slot_of(name);
-                            self.locals.push(Local { name: name.clone(), slot, typed, certain: true });
-                            slot
-                        }
-                    };
-                    steps.push(Step::Assign(slot, code));
-                }
-                Statement::Return(value) => {
-                    let (code, typed) = self.expr(value);
-                    self.returns = Some(match self.returns.take() {
-                        Some(before) => before.join(&typed),
-                        None => typed,
-                    });
-                    steps.push(Step::Return(code));
-                    ends = true;
-                }
-                Statement::Raise { exception, message, span } => {
-                    let message = message.as_ref().map(|message| self.expr(message).0);
-                    steps.push(Step::Raise(exception.clone(), message, *span));
-                    ends = true;
-                }
-                Statement::If { condition, then, otherwise } => {
-                    let (condition, _) = self.expr(condition);
-                    let before = self.locals.clone();
-                    let (then, then_ends) = self.statements(then);
-                    let after_then = std::mem::replace(&mut self.locals, before);
-                    let (otherwise, otherwise_ends) = self.statements(otherwise);
-                    self.merge(after_then, then_ends, otherwise_ends);
-                    steps.push(Step::If(condition, then, otherwise));
-                    ends = ends || (then_ends && otherwise_ends);
-                }
-            }
-        }
-        (steps, ends)
-    }
-
-    /// What is known after an `if`: both ways together, but for a way that never comes here.
-    fn merge(&mut self, then: Vec<Local>, then_ends: bool, otherwise_ends: bool) {
-        if otherwise_ends {
-            self.locals = then;
-            return;
-        }
-        if then_ends {
-            return;
-        }
-        for other in &mut self.locals {
-            other.certain &= then.iter().any(|local| local.name == other.name);
-        }
-        for local in then {
-            match self.locals.iter_mut().find(|other| other.name == local.name) {
-                Some(other) => {
-                    other.typed = other.typed.join(&local.typed);
-                    other.certain &= local.certain;
-                }
-                None => self.locals.push(Local { certain: false, ..local }),
-            }
-        }
-    }
 }
 
 fn is_name(expr: &Expr, wanted: &str) -> bool {
     matches!(&expr.kind, ExprKind::Name(name) if &**name == wanted)
-}
-
-fn absent(name: &str, span: Span) -> Option<Diagnostic> {
-    let (_, instead) = ABSENT.iter().find(|(absent, _)| *absent == name)?;
-    Some(Diagnostic::new("TB0219", span, format!("`{name}` is not available in expressions")).help(*instead))
 }
 
 /// A column that the rows do not have.

@@ -325,7 +325,7 @@ fn group(digits: &str, by: Option<char>, every: usize) -> String {
     let Some(by) = by else { return digits.to_owned() };
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % every == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(every) {
             out.push(by);
         }
         out.push(c);

@@ -7,11 +7,12 @@ mod files;
 mod flow;
 mod images;
 pub mod inference;
+mod rows;
 
 use crate::catalog::TransformType;
 
 pub use errors::{ErrorOutput, Failing, RowStep, try_rows};
 
 /// All types of transforms.
-pub const ALL: [&[TransformType]; 6] =
-    [create::TYPES, fields::TYPES, files::TYPES, flow::TYPES, images::TYPES, inference::TYPES];
+pub const ALL: [&[TransformType]; 7] =
+    [create::TYPES, fields::TYPES, rows::TYPES, files::TYPES, flow::TYPES, images::TYPES, inference::TYPES];
