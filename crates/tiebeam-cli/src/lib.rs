@@ -19,7 +19,7 @@ use tiebeam::launch::Exit;
 
 /// Data pipelines with machine-learning models in them, after the Apache Beam model.
 #[derive(Debug, Parser)]
-#[command(name = "tiebeam", version, about, arg_required_else_help = true, subcommand_required = true)]
+#[command(name = "tiebeam", version, arg_required_else_help = true, subcommand_required = true)]
 struct Command {
     #[command(subcommand)]
     verb: Verb,

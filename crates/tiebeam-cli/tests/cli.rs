@@ -115,25 +115,24 @@ fn mistakes_have_exit_codes_and_no_backtraces() {
         dir.path(),
         &["run", "column.yaml"],
         expect![[r#"
-        error[TB0204]: unknown column `m`
-          ╭─[column.yaml:8:28]
-        8 │       config: {fields: {n: m * 10}}
-          ·                            ┬
-          ·                            ╰── not produced by `Create`
-          ╰────
-          columns here: n (int64)
-          help: did you mean `n`?
+            error[TB0204]: unknown column `m`
+              ╭─[column.yaml:8:28]
+            8 │       config: {fields: {n: m * 10}}
+              ·                            ┬
+              ·                            ╰── not produced by `Create`
+              ╰────
+              columns here: n (int64)
 
-        error[TB0232]: unknown transform type `WriteToJsn`
-          ╭─[column.yaml:9:13]
-        9 │     - type: WriteToJsn
-          ·             ──────────
-          ╰────
-          help: did you mean `WriteToJson`?
+            error[TB0232]: unknown transform type `WriteToJsn`
+              ╭─[column.yaml:9:13]
+            9 │     - type: WriteToJsn
+              ·             ──────────
+              ╰────
+              help: did you mean `WriteToJson`?
 
-        2 mistakes in column.yaml
-        exit 78
-    "#]],
+            2 mistakes in column.yaml
+            exit 78
+        "#]],
     );
     check(
         dir.path(),

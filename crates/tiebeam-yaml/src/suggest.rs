@@ -11,7 +11,10 @@ pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Op
             let distance = if other == lower { 0 } else { distance(&lower, &other) };
             (distance, name)
         })
-        .filter(|(distance, name)| *distance <= limit && *name != wanted)
+        // Of a name that is all changed nothing is left to know it by.
+        .filter(|(distance, name)| {
+            *distance <= limit && *distance < lower.chars().count().max(1) && *name != wanted
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }
@@ -48,5 +51,7 @@ mod tests {
         assert_eq!(nearest("WriteToBigQuery", names), None);
         assert_eq!(nearest("col9", ["col1", "col2"]), Some("col1"));
         assert_eq!(nearest("", names), None);
+        assert_eq!(nearest("m", ["n"]), None);
+        assert_eq!(nearest("N", ["n"]), Some("n"));
     }
 }

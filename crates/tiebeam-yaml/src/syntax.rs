@@ -118,6 +118,11 @@ const COMPOSITE: [&str; 10] = [
 /// Reads the grammar of a whole file, as far as it can be read; mistakes go to `problems`.
 pub fn file(document: &Node, problems: &mut Vec<Diagnostic>) -> Option<File> {
     let mut reader = Reader { problems };
+    if document.content == Content::Null {
+        let problem = Diagnostic::new("TB0207", document.span, "the file is empty");
+        reader.problems.push(problem.help("a pipeline file begins with `pipeline:`"));
+        return None;
+    }
     let entries = reader.map(document, "a pipeline file")?;
     reader.keys(entries, &TOP, "a pipeline file");
     if let Some(providers) = document.entry("providers") {
@@ -209,11 +214,13 @@ impl Reader<'_> {
                 Some(name) if &*name.text == "chain" => true,
                 Some(name) if &*name.text != "composite" => {
                     let message = format!("a pipeline is a `chain` or a `composite`, got `{}`", name.text);
-                    self.problems.push(
-                        Diagnostic::new("TB0232", name.span, message)
-                            .did_you_mean(&name.text, ["chain", "composite"]),
-                    );
-                    return None;
+                    let near = crate::suggest::nearest(&name.text, ["chain", "composite"]);
+                    let problem = Diagnostic::new("TB0232", name.span, message);
+                    self.problems.push(match near {
+                        Some(near) => problem.help(format!("did you mean `{near}`?")),
+                        None => problem,
+                    });
+                    near == Some("chain")
                 }
                 _ => false,
             },

@@ -673,20 +673,19 @@ pipeline:
     check(
         &onnx("{model_uri: MODELS/five.onnx, inputs: {z: value}}"),
         expect![[r#"
-        error[TB0207]: `inputs` lacks the model's input `x`
-           ╭─[p.yaml:12:72]
-        12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {z: value}}
-           ·                                                                        ──────────
-           ╰────
+            error[TB0207]: `inputs` lacks the model's input `x`
+               ╭─[p.yaml:12:72]
+            12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {z: value}}
+               ·                                                                        ──────────
+               ╰────
 
-        error[TB0231]: the model has no input `z`
-           ╭─[p.yaml:12:73]
-        12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {z: value}}
-           ·                                                                         ─
-           ╰────
-          its inputs: x
-          help: did you mean `x`?
-    "#]],
+            error[TB0231]: the model has no input `z`
+               ╭─[p.yaml:12:73]
+            12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {z: value}}
+               ·                                                                         ─
+               ╰────
+              its inputs: x
+        "#]],
     );
     check(
         &onnx("{model_uri: MODELS/five.onnx, inputs: {x: [value, value]}}"),
