@@ -51,12 +51,12 @@ pub fn build(p: &Pipeline, options: &Options) {
     }
     let labels = labels_in(&dir);
 
-    // The file's name has to come out with the answer, so it travels as the example and the bytes become the tensor.
-    let asked = RunInference::new(model.preprocess(|(_, bytes): (String, Bytes)| features(&bytes)));
     p.step("Read")
         .apply(files::read_whole(input))
+        .step("Features")
+        .map(|(path, bytes)| (path, features(&bytes)))
         .step("Ask")
-        .apply(asked)
+        .apply(RunInference::new(model.carrying::<String>()))
         .step("Name")
         .map(move |result| {
             let scores = result.inference.as_slice::<f32>().unwrap_or_default();

@@ -61,7 +61,7 @@ pub fn build(p: &Pipeline, options: &Options) {
         .step("ToTensor")
         .apply(ParDo::from_fn(ToTensor::default))
         .step("Ask")
-        .apply(RunInference::new(model.preprocess(|(_, tensor): (String, Tensor)| tensor)))
+        .apply(RunInference::new(model.carrying::<String>()))
         .step("Name")
         .map(|result| {
             let scores = softmax(result.inference.as_slice::<f32>().unwrap_or_default());

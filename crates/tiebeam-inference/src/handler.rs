@@ -9,6 +9,7 @@ use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_core::row::Value;
 
 use crate::batching::{Batching, LengthFn};
+use crate::carrying::Carrying;
 use crate::chain::{After, Before, Chain, IntoChain, NoSteps};
 use crate::prediction::PredictionResult;
 use crate::tuned::Tuned;
@@ -204,6 +205,15 @@ pub trait ModelHandler: Send + Sync + 'static {
         Self: Sized,
     {
         Tuned::new(self).set_size(Arc::new(size))
+    }
+
+    /// The same handler for pairs: the model is asked about the second part, and the result's example is the whole pair. For
+    /// what must come out with the answer and is none of the model's business, such as a file's name.
+    fn carrying<T: Element>(self) -> Carrying<Self, T>
+    where
+        Self: Sized,
+    {
+        Carrying::new(self)
     }
 
     /// Runs `step` on each element before the model: elements of type `I` go in from now on.

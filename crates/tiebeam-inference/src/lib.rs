@@ -3,6 +3,7 @@
 mod batcher;
 pub mod batching;
 mod call;
+pub mod carrying;
 pub mod chain;
 pub mod clock;
 pub mod closure;

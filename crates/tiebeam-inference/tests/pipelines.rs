@@ -435,3 +435,14 @@ fn a_cancelled_job_ends_in_the_middle_of_inference() {
     let error = EmbeddedRunner::new(options).run(&p.build().unwrap()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
 }
+
+#[test]
+fn what_is_carried_comes_out_with_the_answer() {
+    TestPipeline::run_all_modes(|p| {
+        let named = p.apply(Create::of([("a".to_owned(), 1i64), ("b".to_owned(), 2)]));
+        let double = from_fn("Double", |batch: &[i64]| Ok::<_, Error>(batch.iter().map(|x| x * 2).collect()));
+        let results = named.apply(RunInference::new(double.carrying::<String>()));
+        let told = results.map(|result| (result.example.0, result.inference));
+        assert_that(&told).contains_in_any_order([("a".to_owned(), 2i64), ("b".to_owned(), 4)]);
+    });
+}

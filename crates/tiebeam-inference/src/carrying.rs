@@ -1,0 +1,78 @@
+//! [`Carrying`]: a handler whose examples come with something that the model does not see, such as a file's name.
+
+use std::marker::PhantomData;
+
+use tiebeam_core::Element;
+use tiebeam_core::error::Result;
+
+use crate::batching::Batching;
+use crate::handler::{InferenceArgs, ModelHandler, ModelInfo};
+
+/// A handler of pairs: what is carried along, and the example that the model is asked about. Made by
+/// [`ModelHandler::carrying`].
+pub struct Carrying<H, T> {
+    handler: H,
+    carried: PhantomData<fn(T)>,
+}
+
+impl<H, T> Carrying<H, T> {
+    pub(crate) fn new(handler: H) -> Self {
+        Carrying { handler, carried: PhantomData }
+    }
+}
+
+impl<H: ModelHandler, T: Element> ModelHandler for Carrying<H, T> {
+    type Example = (T, H::Example);
+    type Inference = H::Inference;
+    type Model = H::Model;
+
+    fn load_model(&self) -> Result<Self::Model> {
+        self.handler.load_model()
+    }
+
+    fn run_inference(
+        &self,
+        batch: &[Self::Example],
+        model: &Self::Model,
+        args: &InferenceArgs,
+    ) -> Result<Vec<Self::Inference>> {
+        let examples: Vec<H::Example> = batch.iter().map(|(_, example)| example.clone()).collect();
+        self.handler.run_inference(&examples, model, args)
+    }
+
+    fn batching(&self) -> Batching {
+        self.handler.batching()
+    }
+
+    fn check_example(&self, (_, example): &Self::Example, model: &Self::Model) -> Result<()> {
+        self.handler.check_example(example, model)
+    }
+
+    fn element_size(&self, (_, example): &Self::Example) -> u64 {
+        self.handler.element_size(example)
+    }
+
+    fn copies(&self) -> usize {
+        self.handler.copies()
+    }
+
+    fn metrics_namespace(&self) -> String {
+        self.handler.metrics_namespace()
+    }
+
+    fn name(&self) -> String {
+        self.handler.name()
+    }
+
+    fn model_info(&self, model: &Self::Model) -> ModelInfo {
+        self.handler.model_info(model)
+    }
+
+    fn validate_inference_args(&self, args: &InferenceArgs) -> Result<()> {
+        self.handler.validate_inference_args(args)
+    }
+
+    fn model_identity(&self) -> Option<String> {
+        self.handler.model_identity()
+    }
+}
