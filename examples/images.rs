@@ -49,6 +49,9 @@ pub fn build(p: &Pipeline, options: &Options) {
         Some(Err(unknown)) => p.fail(unknown),
         None => {}
     }
+    if let Some(library) = options.get("ort_dylib") {
+        model = model.with_ort_dylib(library);
+    }
 
     let read = p.step("Read").apply(images::read(input).with_error_handling());
     read.failed

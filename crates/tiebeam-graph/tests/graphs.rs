@@ -1,5 +1,7 @@
 //! What pipelines build: names, text, mistakes, fingerprints.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking, in the functions that tests share too
+
 use expect_test::expect;
 use tiebeam_core::{FixedWindows, OutputTag, WindowingStrategy};
 use tiebeam_graph::{Create, PCollection, Pipeline, composite};

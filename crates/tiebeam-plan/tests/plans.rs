@@ -1,5 +1,7 @@
 //! What the rules make of graphs, as text.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking, in the functions that tests share too
+
 use expect_test::{Expect, expect};
 use tiebeam_core::{CombineFn, DoFn, ElementContext, Output, Result, View};
 use tiebeam_graph::{Create, ParDo, Pipeline};

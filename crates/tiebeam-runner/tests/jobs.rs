@@ -1,5 +1,7 @@
 //! Whole jobs on the embedded runner: results, retries, panics, failures, cancel.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking, in the functions that tests share too
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

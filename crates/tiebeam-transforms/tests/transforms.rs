@@ -1,5 +1,7 @@
 //! Every derived transform, in the three modes.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking, in the functions that tests share too
+
 use std::time::Duration;
 
 use tiebeam_core::{Failed, FixedWindows, Timestamp, Window, WindowingStrategy};

@@ -1,5 +1,7 @@
 //! The examples are tests: each runs as it is, on one thread and two and in all three modes, and says what its head says.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // tests fail by panicking, and say what they skip
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -90,17 +92,25 @@ fn sequence_gives_one_models_answers_to_the_next() {
     check(sequence::build, &[], &["100 -> 1000", "150 -> 1500", "200 -> 2000"]);
 }
 
-/// The engines that are here; says which is not, so that a skipped check is seen.
-fn engines() -> Vec<&'static str> {
-    match tiebeam::onnx::find_onnxruntime(None) {
-        Ok(_) => vec!["rten", "ort"],
-        Err(_) => {
-            eprintln!(
-                "skipped: ONNX Runtime is not here (`cargo xtask fetch onnxruntime`), only rten is checked"
-            );
-            vec!["rten"]
-        }
+/// The settings of the engines that are here; says which is not, so that a skipped check is seen.
+fn engines() -> Vec<Vec<String>> {
+    let mut engines = vec![vec!["--set".to_owned(), "engine=rten".to_owned()]];
+    let capi = images::cache().join("onnxruntime-1.31.0/onnxruntime/capi");
+    let fetched = std::fs::read_dir(&capi).ok().into_iter().flatten().flatten().map(|entry| entry.path());
+    let library = std::env::var_os("ORT_DYLIB_PATH")
+        .map(PathBuf::from)
+        .or_else(|| fetched.into_iter().find(|path| path.to_string_lossy().contains("libonnxruntime.so")));
+    match library {
+        Some(library) => engines.push(
+            ["--set", "engine=ort", "--set", &format!("ort_dylib={}", library.display())]
+                .map(str::to_owned)
+                .to_vec(),
+        ),
+        None => eprintln!(
+            "skipped: ONNX Runtime is not here (`cargo xtask fetch onnxruntime`), only rten is checked"
+        ),
     }
+    engines
 }
 
 fn is_fetched(path: &Path, name: &str) -> bool {
@@ -118,8 +128,8 @@ fn magika_tells_nine_of_nine_file_types_on_every_engine() {
     }
     for engine in engines() {
         let dir = tempfile::tempdir().unwrap();
-        let setting = format!("engine={engine}");
-        let graph = graph(file_types::build, &["--set", &setting], &dir.path().join("types"));
+        let setting: Vec<&str> = engine.iter().map(String::as_str).collect();
+        let graph = graph(file_types::build, &setting, &dir.path().join("types"));
         EmbeddedRunner::default().run(&graph).unwrap();
         let told = lines(dir.path());
         assert_eq!(told.len(), 9, "{told:?}");
@@ -144,10 +154,10 @@ fn efficientnet_says_espresso_of_the_coffee_photo_on_every_engine() {
     }
     for engine in engines() {
         let dir = tempfile::tempdir().unwrap();
-        let setting = format!("engine={engine}");
-        let graph = graph(images::build, &["--set", &setting], &dir.path().join("images"));
+        let setting: Vec<&str> = engine.iter().map(String::as_str).collect();
+        let graph = graph(images::build, &setting, &dir.path().join("images"));
         EmbeddedRunner::default().run(&graph).unwrap();
-        assert_eq!(lines(dir.path()), ["coffee.png: class 967 (espresso) 0.95"], "{engine}");
+        assert_eq!(lines(dir.path()), ["coffee.png: class 967 (espresso) 0.95"], "{engine:?}");
     }
 }
 
