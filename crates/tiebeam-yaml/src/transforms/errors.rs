@@ -18,7 +18,7 @@ pub struct ErrorOutput {
 }
 
 impl ErrorOutput {
-    /// An output of that name; `schema` is [`error_schema`](crate::plan::error_schema).
+    /// An output of that name; `schema` is [`error_schema`](crate::maker::error_schema).
     pub fn new(name: &str, schema: Arc<Schema>) -> Self {
         ErrorOutput { tag: OutputTag::new(name), schema }
     }
