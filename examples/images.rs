@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tiebeam::inference::{ModelHandler, RunInference, Tensor};
-use tiebeam::io::images::{self, ImageConverter, ImageToF32};
+use tiebeam::io::images::{self, ImageConverter, ImageToF32, Resize};
 use tiebeam::io::text;
 use tiebeam::prelude::*;
 use tiebeam::torch::PytorchModelHandlerTensor;
@@ -81,7 +81,7 @@ pub fn build(p: &Pipeline, options: &Options) {
         .apply(text::write(output));
 }
 
-/// Pixels to what EfficientNet-lite was trained on: 224 × 224, (x − 127) / 128, channels first.
+/// Pixels to what EfficientNet-lite was trained on: the shorter side to 256, the middle 224 × 224, (x − 127) / 128, channels first.
 #[derive(Default)]
 struct ToTensor {
     converter: Option<ImageConverter>,

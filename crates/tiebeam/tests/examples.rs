@@ -157,7 +157,11 @@ fn efficientnet_says_espresso_of_the_coffee_photo_on_every_engine() {
         let setting: Vec<&str> = engine.iter().map(String::as_str).collect();
         let graph = graph(images::build, &setting, &dir.path().join("images"));
         EmbeddedRunner::default().run(&graph).unwrap();
-        assert_eq!(lines(dir.path()), ["coffee.png: class 967 (espresso) 0.95"], "{engine:?}");
+        let told = lines(dir.path());
+        assert!(
+            told.len() == 1 && told[0].starts_with("coffee.png: class 967 (espresso) 0.9"),
+            "{told:?} on {engine:?}"
+        );
     }
 }
 
