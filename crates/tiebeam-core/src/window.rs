@@ -327,18 +327,20 @@ impl WindowFn for FixedWindows {
 
 impl WindowFn for SlidingWindows {
     fn assign(&self, timestamp: Timestamp, _: &Windows) -> Windows {
-        let last = floor_to(timestamp, self.period, self.offset);
-        let oldest = timestamp.micros().saturating_sub(self.size);
-        let mut starts = Vec::with_capacity(usize::try_from(self.size / self.period).unwrap_or(0) + 1);
-        let mut start = last;
-        while start > oldest {
-            starts.push(interval(start, self.size));
-            match start.checked_sub(self.period) {
-                Some(earlier) => start = earlier,
-                None => break,
-            }
+        // Wide, since at the ends of time windows begin before the first instant that there is.
+        let (at, size, period) =
+            (i128::from(timestamp.micros()), i128::from(self.size), i128::from(self.period));
+        let mut start = at - (at - i128::from(self.offset)).rem_euclid(period);
+        let mut windows = Vec::with_capacity(usize::try_from(self.size / self.period).unwrap_or(0) + 1);
+        while start > at - size {
+            let instant = |micros: i128| {
+                let most = if micros < 0 { i64::MIN } else { i64::MAX };
+                Timestamp::from_micros(i64::try_from(micros).unwrap_or(most))
+            };
+            windows.push(Window::Interval(IntervalWindow::new(instant(start), instant(start + size))));
+            start -= period;
         }
-        starts.into_iter().collect()
+        windows.into_iter().collect()
     }
 
     fn to_wire(&self) -> (String, Vec<u8>) {
