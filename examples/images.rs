@@ -92,8 +92,13 @@ impl DoFn for ToTensor {
     type Out = (String, Tensor);
 
     fn setup(&mut self, _: &SetupContext) -> Result<()> {
-        let config =
-            ImageToF32 { scale: 1.0, mean: [127.0; 3], std: [128.0; 3], ..ImageToF32::of_size(224, 224) };
+        let config = ImageToF32 {
+            resize: Resize::ShorterSide(256),
+            scale: 1.0,
+            mean: [127.0; 3],
+            std: [128.0; 3],
+            ..ImageToF32::of_size(224, 224)
+        };
         self.converter = Some(ImageConverter::new(config)?);
         Ok(())
     }
