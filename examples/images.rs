@@ -4,11 +4,9 @@
 //! The weights and photos come with `cargo xtask fetch`.
 //!
 //! ```text
-//! $ cargo run -p tiebeam --example images -- --input "$HOME/.cache/tiebeam/scikit-image-0.26.0/skimage/data/c[oh][fe]*.png" \
-//!       --output out/images
-//! $ sort out/images-*
-//! chelsea.png: class 282 (tiger cat) 0.49
-//! coffee.png: class 967 (espresso) 0.95
+//! $ cargo run -p tiebeam --example images -- --output out/images
+//! $ cat out/images-0*
+//! coffee.png: class 967 (espresso) 0.9…
 //! ```
 //!
 //! Damaged photos are written to `out/images-damaged` with the reason.
