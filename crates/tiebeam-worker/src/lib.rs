@@ -16,11 +16,15 @@ mod harness;
 mod lower;
 mod map_windows;
 mod messages;
+mod options;
+mod recipe;
+mod scoped;
 mod to_proto;
 mod worker;
 
 pub use descriptor::{StagePorts, behind_lengths, describe, port_coders, sink_id, source_id};
 pub use fn_api::FnApi;
 pub use payload::Steps;
-pub use to_proto::{capabilities, default_environment, to_proto};
+pub use recipe::{Recipe, RecipeInput, Recipes, coder_of_tree, coder_to_tree};
+pub use to_proto::{capabilities, default_environment, to_proto, to_proto_with};
 pub use worker::{Worker, WorkerOptions};

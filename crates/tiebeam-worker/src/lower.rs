@@ -18,7 +18,8 @@ use tiebeam_model::{Message, urns};
 use crate::coders::{coder_spec, missing};
 use crate::harness::SidePort;
 use crate::map_windows;
-use crate::payload::Steps;
+use crate::recipe::{Found, Library};
+use crate::scoped::{scoped, scoped_name};
 use crate::windowing::window_fn_of;
 
 /// A way in or out of a stage.
@@ -66,7 +67,7 @@ struct Draft {
 
 struct Lowering<'a> {
     descriptor: &'a ProcessBundleDescriptor,
-    steps: &'a Steps,
+    library: &'a Library,
     edges: BTreeMap<&'a str, EdgeId>,
     /// One past the highest edge: outputs that the runner left out get numbers of their own.
     next_edge: usize,
@@ -81,12 +82,12 @@ struct Lowering<'a> {
 ///
 /// # Errors
 /// When the descriptor is damaged, belongs to another pipeline, or asks for something that workers don't do.
-pub(crate) fn lower(descriptor: &ProcessBundleDescriptor, steps: &Steps) -> Result<Lowered> {
+pub(crate) fn lower(descriptor: &ProcessBundleDescriptor, library: &Library) -> Result<Lowered> {
     let edges: BTreeMap<&str, EdgeId> =
         descriptor.pcollections.keys().enumerate().map(|(i, id)| (id.as_str(), EdgeId(i))).collect();
     let mut lowering = Lowering {
         descriptor,
-        steps,
+        library,
         next_edge: edges.len(),
         edges,
         types: HashMap::new(),
@@ -164,11 +165,11 @@ impl<'a> Lowering<'a> {
     fn par_do(&mut self, id: &str, transform: &PTransform, spec: &FunctionSpec) -> Result<()> {
         let payload = ParDoPayload::decode(spec.payload.as_ref()).map_err(|error| damaged(id, error))?;
         let function = payload.do_fn.ok_or_else(|| missing("the function of transform", id))?;
-        let steps = self.steps;
-        let node = steps.find(&function.urn, &function.payload, id)?;
+        let found = self.library.find(&function.urn, &function.payload, id)?;
         if function.urn == urns::own::SPREAD_FN || function.urn == urns::own::GATHER_FN {
-            return self.reshuffle(id, transform, &function.urn, node);
+            return self.reshuffle(id, transform, &function.urn, &found);
         }
+        let node = found.node();
         let (NodeKind::ParDo(operator) | NodeKind::AssignWindows(operator)) = &node.kind else {
             return Err(wrong_kind(id, node, "ParDo"));
         };
@@ -181,10 +182,10 @@ impl<'a> Lowering<'a> {
             ));
         };
         let input = self.edge(input)?;
-        self.known_type(input, node.inputs.first().copied())?;
+        self.known_type(input, found.graph(), node.inputs.first().copied())?;
         for (view, _) in &node.side_inputs {
             let port = self.side_port(id, transform, view, operator)?;
-            self.sides.entry(view.clone()).or_insert(port);
+            self.sides.insert(scoped_name(id, view).into(), port);
         }
         let mut outputs = Vec::with_capacity(node.outputs.len());
         for output in &node.outputs {
@@ -192,13 +193,13 @@ impl<'a> Lowering<'a> {
                 Some(pcollection) => self.edge(pcollection)?,
                 None => self.unread_edge(),
             };
-            self.known_type(edge, Some(output.edge))?;
+            self.known_type(edge, found.graph(), Some(output.edge))?;
             outputs.push(edge);
         }
         self.drafts.push(Draft {
             transform: id.to_owned(),
             step: node.step.clone(),
-            work: Work::Operator(operator.clone()),
+            work: Work::Operator(scoped(id, operator)),
             inputs: vec![input],
             outputs,
         });
@@ -206,11 +207,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// One half of a reshuffle, for a runner that knows none itself.
-    fn reshuffle(&mut self, id: &str, transform: &PTransform, urn: &str, node: &GraphNode) -> Result<()> {
+    fn reshuffle(&mut self, id: &str, transform: &PTransform, urn: &str, found: &Found) -> Result<()> {
+        let node = found.node();
         let (NodeKind::Reshuffle | NodeKind::ReshuffleOneByOne) = &node.kind else {
             return Err(wrong_kind(id, node, "half of a Reshuffle"));
         };
-        let (edge_type, parts) = reshuffle_parts(self.steps.graph(), node)?;
+        let (edge_type, parts) = reshuffle_parts(found.graph(), node)?;
         let (piece, operator, from, to) = if urn == urns::own::SPREAD_FN {
             ("Spread", parts.spread, edge_type, parts.keyed)
         } else {
@@ -291,13 +293,13 @@ impl<'a> Lowering<'a> {
             let work = Work::AssignWindows(window_fn_of(&function)?);
             return self.draft_of_neighbours(id, transform, work, vec![input], output);
         };
-        let steps = self.steps;
-        let node = steps.agreed(step)?;
+        let found = self.library.agreed(step)?;
+        let node = found.node();
         let NodeKind::AssignWindows(operator) = &node.kind else {
             return Err(wrong_kind(id, node, "AssignWindows"));
         };
-        self.known_type(input, node.inputs.first().copied())?;
-        self.known_type(output, node.outputs.first().map(|output| output.edge))?;
+        self.known_type(input, found.graph(), node.inputs.first().copied())?;
+        self.known_type(output, found.graph(), node.outputs.first().map(|output| output.edge))?;
         self.drafts.push(Draft {
             transform: id.to_owned(),
             step: node.step.clone(),
@@ -317,12 +319,12 @@ impl<'a> Lowering<'a> {
         inputs: Vec<EdgeId>,
         output: EdgeId,
     ) -> Result<()> {
-        let steps = self.steps;
-        let named = steps.named(&transform.unique_name);
+        let own = self.library.own();
+        let named = own.named(&transform.unique_name);
         if let Some(node) =
             named.filter(|node| matches!(node.kind, NodeKind::Flatten(_) | NodeKind::AssignWindows(_)))
         {
-            self.known_type(output, node.outputs.first().map(|output| output.edge))?;
+            self.known_type(output, own.graph(), node.outputs.first().map(|output| output.edge))?;
         }
         let name = if transform.unique_name.is_empty() { id } else { transform.unique_name.as_str() };
         let (transform, step, outputs) = (id.to_owned(), name.into(), vec![output]);
@@ -332,7 +334,7 @@ impl<'a> Lowering<'a> {
 
     fn map_windows(&mut self, id: &str, transform: &PTransform, spec: &FunctionSpec) -> Result<()> {
         let mapping = FunctionSpec::decode(spec.payload.as_ref()).map_err(|error| damaged(id, error))?;
-        let window_fn = map_windows::side_window_fn(&mapping, self.steps.graph())?;
+        let window_fn = map_windows::side_window_fn(&mapping, &self.library.graphs())?;
         let (from, to) = (map_windows::edge_type(), map_windows::edge_type());
         self.single(id, transform, id.into(), map_windows::operator(window_fn), from, to)
     }
@@ -340,14 +342,14 @@ impl<'a> Lowering<'a> {
     fn combine(&mut self, id: &str, transform: &PTransform, spec: &FunctionSpec) -> Result<()> {
         let payload = CombinePayload::decode(spec.payload.as_ref()).map_err(|error| damaged(id, error))?;
         let function = payload.combine_fn.ok_or_else(|| missing("the function of transform", id))?;
-        let steps = self.steps;
-        let node = steps.find(&function.urn, &function.payload, id)?;
+        let found = self.library.find(&function.urn, &function.payload, id)?;
+        let node = found.node();
         let NodeKind::CombinePerKey(parts) = &node.kind else {
             return Err(wrong_kind(id, node, "CombinePerKey"));
         };
         let of_graph = |edge: Option<EdgeId>| -> Result<Arc<dyn EdgeType>> {
             let edge = edge.ok_or_else(|| Error::internal(format!("{} has no edge", node.step)))?;
-            Ok(steps.graph().edge(edge)?.edge_type.clone())
+            Ok(found.graph().edge(edge)?.edge_type.clone())
         };
         let of_input = || of_graph(node.inputs.first().copied());
         let of_output = || of_graph(node.outputs.first().map(|output| output.edge));
@@ -375,9 +377,9 @@ impl<'a> Lowering<'a> {
         EdgeId(self.next_edge - 1)
     }
 
-    fn known_type(&mut self, edge: EdgeId, of: Option<EdgeId>) -> Result<()> {
+    fn known_type(&mut self, edge: EdgeId, graph: &Graph, of: Option<EdgeId>) -> Result<()> {
         let of = of.ok_or_else(|| Error::internal("a step without an edge"))?;
-        self.types.insert(edge, self.steps.graph().edge(of)?.edge_type.clone());
+        self.types.insert(edge, graph.edge(of)?.edge_type.clone());
         Ok(())
     }
 
@@ -402,7 +404,8 @@ impl<'a> Lowering<'a> {
                 named = true;
                 for (id, edge) in &self.edges {
                     let name = &self.descriptor.pcollections[*id].unique_name;
-                    if let Some(own) = self.steps.graph().edges.iter().find(|own| *own.name == **name) {
+                    if let Some(own) = self.library.own().graph().edges.iter().find(|own| *own.name == **name)
+                    {
                         self.types.entry(*edge).or_insert_with(|| own.edge_type.clone());
                     }
                 }

@@ -58,11 +58,11 @@ pub(crate) fn mapping_to_proto(side: &dyn WindowFn) -> FunctionSpec {
     FunctionSpec { urn: urns::own::WINDOW_MAPPING_FN.to_owned(), payload }
 }
 
-/// The other way round; a window function of the user's is found in the graph.
+/// The other way round; a window function of the user's is found in the graphs.
 ///
 /// # Errors
 /// When the mapping is another SDK's, or its window function is unknown.
-pub(crate) fn side_window_fn(mapping: &FunctionSpec, graph: &Graph) -> Result<Arc<dyn WindowFn>> {
+pub(crate) fn side_window_fn(mapping: &FunctionSpec, graphs: &[Arc<Graph>]) -> Result<Arc<dyn WindowFn>> {
     if mapping.urn != urns::own::WINDOW_MAPPING_FN {
         return Err(Error::new(
             ErrorKind::Unsupported,
@@ -75,7 +75,7 @@ pub(crate) fn side_window_fn(mapping: &FunctionSpec, graph: &Graph) -> Result<Ar
             .with_source(error)
     })?;
     window_fn_of(&function).or_else(|error| {
-        let mut own = graph.edges.iter().map(|edge| &edge.windowing.window_fn);
+        let mut own = graphs.iter().flat_map(|graph| &graph.edges).map(|edge| &edge.windowing.window_fn);
         own.find(|own| window_fn_to_proto(&***own) == function).cloned().ok_or(error)
     })
 }

@@ -51,16 +51,25 @@ pub fn default_environment() -> Environment {
     }
 }
 
-/// The message of a pipeline. All user code runs in `environment`; its capabilities are [`capabilities`] whatever it says.
+/// The message of a pipeline that was built without options. All user code runs in `environment`; its capabilities are
+/// [`capabilities`] whatever it says.
+///
+/// # Errors
+/// Internal ones, when the graph contradicts itself.
+pub fn to_proto(graph: &Arc<Graph>, environment: Environment) -> Result<Pipeline> {
+    to_proto_with(&Steps::new(graph.clone()), environment)
+}
+
+/// The message of the pipeline whose steps these are: with the options that it was built with, or the recipe.
 ///
 /// Transforms' ids are their paths, PCollections' are `p` and their number: both only for people who read the message.
 ///
 /// # Errors
 /// Internal ones, when the graph contradicts itself.
-pub fn to_proto(graph: &Arc<Graph>, environment: Environment) -> Result<Pipeline> {
-    let steps = Steps::new(graph.clone());
+pub fn to_proto_with(steps: &Steps, environment: Environment) -> Result<Pipeline> {
+    let graph = steps.graph();
     let mut writer =
-        Writer { messages: Messages::new(&steps), transforms: BTreeMap::new(), inner: Vec::new() };
+        Writer { messages: Messages::new(steps), transforms: BTreeMap::new(), inner: Vec::new() };
     let mut ids: HashMap<&str, String> = HashMap::new();
     let composites = composites(graph);
     for node in &graph.nodes {

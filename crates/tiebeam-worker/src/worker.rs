@@ -18,6 +18,7 @@ use crate::fn_api::FnApi;
 use crate::harness::BundleChannel;
 use crate::lower::{Lowered, lower};
 use crate::payload::Steps;
+use crate::recipe::{Library, Recipes};
 
 /// How a worker behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,7 @@ struct Prepared {
 /// Every instruction is answered. User errors and panics become the answer's `error`, with the step's name; what the bundle
 /// counted until then is forgotten, and the instance that ran it is torn down.
 pub struct Worker {
-    steps: Steps,
+    library: Library,
     options: WorkerOptions,
     stages: Mutex<HashMap<String, Arc<Prepared>>>,
     registered: Mutex<HashMap<String, ProcessBundleDescriptor>>,
@@ -56,19 +57,30 @@ pub struct Worker {
 impl Worker {
     /// A worker for the pipeline that this program builds.
     pub fn new(graph: Arc<Graph>, options: WorkerOptions) -> Self {
-        Worker { steps: Steps::new(graph), options, stages: Mutex::default(), registered: Mutex::default() }
+        Worker::of(Steps::new(graph), None, options)
+    }
+
+    /// A worker for a pipeline that this program built with options, see [`Steps::with_options`]; `recipes` makes the
+    /// steps that are not of that pipeline, if any are to be run.
+    pub fn of(steps: Steps, recipes: Option<Arc<dyn Recipes>>, options: WorkerOptions) -> Self {
+        let library = Library::new(steps, recipes);
+        Worker { library, options, stages: Mutex::default(), registered: Mutex::default() }
     }
 
     /// The pipeline's steps.
     pub fn steps(&self) -> &Steps {
-        &self.steps
+        self.library.own()
     }
 
     /// Answers one instruction; returns when it is done. `api` is the runner that gave it.
     pub fn handle(&self, request: InstructionRequest, api: &Arc<dyn FnApi>) -> InstructionResponse {
         let instruction_id = request.instruction_id;
         let answer = catch_unwind(AssertUnwindSafe(|| self.answer(&instruction_id, request.request, api)));
-        let answer = answer.unwrap_or_else(|_| Err(Error::internal("an instruction ended in a panic")));
+        let answer = answer.unwrap_or_else(|payload| {
+            let words = payload.downcast_ref::<&str>().map(|words| (*words).to_owned());
+            let words = words.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(Error::internal(format!("an instruction ended in a panic: {words}")))
+        });
         match answer {
             Ok(response) => {
                 InstructionResponse { instruction_id, error: String::new(), response: Some(response) }
@@ -154,7 +166,7 @@ impl Worker {
                     .with_source(error)
             })?,
         };
-        let lowered = lower(&descriptor, &self.steps)?;
+        let lowered = lower(&descriptor, &self.library)?;
         let prepared = Arc::new(Prepared { lowered, idle: Mutex::default() });
         Ok(lock(&self.stages).entry(id.to_owned()).or_insert(prepared).clone())
     }

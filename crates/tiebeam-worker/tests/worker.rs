@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use runner::{Runner, data, spec_of, stage};
-use tiebeam_core::coder::{Coder, WindowedValueCoder, length_prefixed, urn};
+use runner::{
+    GLOBAL, Runner, bundle, connected, data, decoded, edge_of, embedding, encoded, global, input_of, run,
+    spec_of, words,
+};
+use tiebeam_core::coder::{length_prefixed, urn};
 use tiebeam_core::{
     BundleContext, CoderSpec, CombineFn, DoFn, Element, ElementContext, FixedWindows, IntervalWindow,
-    Iterable, Nesting, Output, OutputTag, Pane, Reader, Result, SetupContext, SideMultimap, Timestamp, View,
-    Window, WindowInfo, WindowingStrategy, Windows,
+    Iterable, Nesting, Output, OutputTag, Pane, Result, SetupContext, SideMultimap, Timestamp, View, Window,
+    WindowInfo, WindowingStrategy, Windows,
 };
 use tiebeam_exec::EdgeId;
 use tiebeam_graph::{Create, Graph, NodeKind, ParDo, Pipeline};
@@ -25,86 +28,6 @@ use tiebeam_model::pipeline::{FunctionSpec, MonitoringInfo, PTransform, ParDoPay
 use tiebeam_model::tiebeam::StepPayload;
 use tiebeam_model::{Message, urns};
 use tiebeam_worker::{StagePorts, Worker, WorkerOptions, describe, sink_id, source_id};
-
-const GLOBAL: &str = "beam:coder:global_window:v1";
-
-fn embedding() -> WorkerOptions {
-    WorkerOptions { embed_output: true, ..WorkerOptions::default() }
-}
-
-fn edge_of(graph: &Graph, step: &str) -> EdgeId {
-    graph.nodes.iter().find(|node| &*node.step == step).unwrap().outputs[0].edge
-}
-
-fn input_of(graph: &Graph, step: &str) -> EdgeId {
-    graph.nodes.iter().find(|node| &*node.step == step).unwrap().inputs[0]
-}
-
-/// A worker for `graph`, and a runner that knows one stage of it: those steps, in from the first's input, out at the edges.
-fn connected(
-    graph: &Arc<Graph>,
-    steps: &[&str],
-    out: &[EdgeId],
-) -> (Worker, Arc<Runner>, ProcessBundleDescriptor) {
-    let worker = Worker::new(graph.clone(), embedding());
-    let ports = StagePorts {
-        id: "stage".to_owned(),
-        sources: vec![input_of(graph, steps[0])],
-        sinks: out.to_vec(),
-        url: "data".to_owned(),
-    };
-    let descriptor = describe(&stage(graph, steps), &ports, worker.steps()).unwrap();
-    let runner = Arc::new(Runner::with(descriptor.clone()));
-    (worker, runner, descriptor)
-}
-
-fn encoded<T: 'static>(coder: Coder<T>, window: &str, elements: &[(T, WindowInfo)]) -> Bytes {
-    let coder = WindowedValueCoder::new(coder, &CoderSpec::leaf(window)).unwrap();
-    let mut bytes = Vec::new();
-    for (value, info) in elements {
-        coder.encode(value, info, &mut bytes, Nesting::Nested).unwrap();
-    }
-    bytes.into()
-}
-
-fn decoded<T: 'static>(coder: Coder<T>, window: &str, bytes: impl Into<Bytes>) -> Vec<(T, WindowInfo)> {
-    let coder = WindowedValueCoder::new(coder, &CoderSpec::leaf(window)).unwrap();
-    let mut reader = Reader::new(bytes);
-    let mut elements = Vec::new();
-    while !reader.is_empty() {
-        elements.push(coder.decode(&mut reader, Nesting::Nested).unwrap());
-    }
-    elements
-}
-
-fn global<T: Clone>(values: &[T]) -> Vec<(T, WindowInfo)> {
-    values.iter().map(|value| (value.clone(), WindowInfo::GLOBAL)).collect()
-}
-
-fn bundle(id: &str, elements: Elements) -> InstructionRequest {
-    let request = ProcessBundleRequest {
-        process_bundle_descriptor_id: "stage".to_owned(),
-        elements: Some(elements),
-        ..ProcessBundleRequest::default()
-    };
-    InstructionRequest { instruction_id: id.to_owned(), request: Some(Request::ProcessBundle(request)) }
-}
-
-/// Runs a bundle of one source and gives the bytes of each sink with the metrics, or the error's text.
-fn run(
-    worker: &Worker,
-    runner: &Arc<Runner>,
-    source: EdgeId,
-    input: Bytes,
-) -> Result<runner::Answer, String> {
-    let response = worker.handle(bundle("b1", data("b1", &source_id(source), input)), &runner.api());
-    assert_eq!(response.instruction_id, "b1");
-    match response.response {
-        Some(Response::ProcessBundle(bundle)) if response.error.is_empty() => Ok(runner::Answer::of(bundle)),
-        None => Err(response.error),
-        other => panic!("neither an answer nor an error: {other:?}"),
-    }
-}
 
 /// `Create` → (word, n) → "Swap" → ((n, word), done).
 fn pairs() -> (Arc<Graph>, EdgeId) {
@@ -248,10 +171,6 @@ fn counting() -> (Arc<Graph>, EdgeId, EdgeId) {
         p.apply(Create::of(["a".to_owned()])).step("Count").apply(ParDo::new(dofn).with_output(&long));
     let (main, long) = (outputs.main.edge(), outputs.get(&long).edge());
     (p.build().unwrap(), main, long)
-}
-
-fn words(words: &[&str]) -> Bytes {
-    encoded(String::coder(), GLOBAL, &global(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>()))
 }
 
 #[test]

@@ -1,21 +1,25 @@
 //! The runner's side of these tests: one descriptor, state from a function, queues for the data stream.
 
+#![allow(dead_code)] // each test file uses its part
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tiebeam_core::{CoderSpec, Error, ErrorKind, Result, WindowFn};
+use tiebeam_core::coder::{Coder as ElementCoder, WindowedValueCoder};
+use tiebeam_core::{CoderSpec, Element, Error, ErrorKind, Nesting, Reader, Result, WindowFn, WindowInfo};
 use tiebeam_exec::{EdgeId, NodeSpec, StageSpec};
 use tiebeam_graph::{Graph, NodeKind};
 use tiebeam_model::fn_api::{
-    Elements, ProcessBundleDescriptor, ProcessBundleResponse, RemoteGrpcPort, StateGetResponse, StateKey,
-    StateRequest, StateResponse, elements, state_request, state_response,
+    Elements, InstructionRequest, ProcessBundleDescriptor, ProcessBundleRequest, ProcessBundleResponse,
+    RemoteGrpcPort, StateGetResponse, StateKey, StateRequest, StateResponse, elements,
+    instruction_request::Request, instruction_response::Response, state_request, state_response,
 };
 use tiebeam_model::pipeline::{Coder, FunctionSpec, MonitoringInfo, PCollection, PTransform};
 use tiebeam_model::{Message, urns};
 use tiebeam_worker::coders::CoderTable;
-use tiebeam_worker::{FnApi, StagePorts, Worker, WorkerOptions, describe, sink_id, source_id};
+use tiebeam_worker::{FnApi, StagePorts, Steps, Worker, WorkerOptions, describe, sink_id, source_id};
 
 type Serve = dyn Fn(&StateKey) -> Vec<u8> + Send + Sync;
 
@@ -331,4 +335,94 @@ pub fn map_windows_stage(side: &dyn WindowFn) -> ProcessBundleDescriptor {
         coders: table.into_coders(),
         ..ProcessBundleDescriptor::default()
     }
+}
+
+/// The window coder's URN of the global window.
+pub const GLOBAL: &str = "beam:coder:global_window:v1";
+
+pub fn embedding() -> WorkerOptions {
+    WorkerOptions { embed_output: true, ..WorkerOptions::default() }
+}
+
+pub fn edge_of(graph: &Graph, step: &str) -> EdgeId {
+    graph.nodes.iter().find(|node| &*node.step == step).unwrap().outputs[0].edge
+}
+
+pub fn input_of(graph: &Graph, step: &str) -> EdgeId {
+    graph.nodes.iter().find(|node| &*node.step == step).unwrap().inputs[0]
+}
+
+/// A worker for `graph`, and a runner that knows one stage of it: those steps, in from the first's input, out at the edges.
+pub fn connected(
+    graph: &Arc<Graph>,
+    steps: &[&str],
+    out: &[EdgeId],
+) -> (Worker, Arc<Runner>, ProcessBundleDescriptor) {
+    let worker = Worker::new(graph.clone(), embedding());
+    let descriptor = described(worker.steps(), steps, out);
+    let runner = Arc::new(Runner::with(descriptor.clone()));
+    (worker, runner, descriptor)
+}
+
+/// The stage of those steps as a runner tells it, in from the first's input, out at the edges.
+pub fn described(all: &Steps, steps: &[&str], out: &[EdgeId]) -> ProcessBundleDescriptor {
+    let graph = all.graph();
+    let ports = StagePorts {
+        id: "stage".to_owned(),
+        sources: vec![input_of(graph, steps[0])],
+        sinks: out.to_vec(),
+        url: "data".to_owned(),
+    };
+    describe(&stage(graph, steps), &ports, all).unwrap()
+}
+
+pub fn encoded<T: 'static>(coder: ElementCoder<T>, window: &str, elements: &[(T, WindowInfo)]) -> Bytes {
+    let coder = WindowedValueCoder::new(coder, &CoderSpec::leaf(window)).unwrap();
+    let mut bytes = Vec::new();
+    for (value, info) in elements {
+        coder.encode(value, info, &mut bytes, Nesting::Nested).unwrap();
+    }
+    bytes.into()
+}
+
+pub fn decoded<T: 'static>(
+    coder: ElementCoder<T>,
+    window: &str,
+    bytes: impl Into<Bytes>,
+) -> Vec<(T, WindowInfo)> {
+    let coder = WindowedValueCoder::new(coder, &CoderSpec::leaf(window)).unwrap();
+    let mut reader = Reader::new(bytes);
+    let mut elements = Vec::new();
+    while !reader.is_empty() {
+        elements.push(coder.decode(&mut reader, Nesting::Nested).unwrap());
+    }
+    elements
+}
+
+pub fn global<T: Clone>(values: &[T]) -> Vec<(T, WindowInfo)> {
+    values.iter().map(|value| (value.clone(), WindowInfo::GLOBAL)).collect()
+}
+
+pub fn bundle(id: &str, elements: Elements) -> InstructionRequest {
+    let request = ProcessBundleRequest {
+        process_bundle_descriptor_id: "stage".to_owned(),
+        elements: Some(elements),
+        ..ProcessBundleRequest::default()
+    };
+    InstructionRequest { instruction_id: id.to_owned(), request: Some(Request::ProcessBundle(request)) }
+}
+
+/// Runs a bundle of one source and gives the bytes of each sink with the metrics, or the error's text.
+pub fn run(worker: &Worker, runner: &Arc<Runner>, source: EdgeId, input: Bytes) -> Result<Answer, String> {
+    let response = worker.handle(bundle("b1", data("b1", &source_id(source), input)), &runner.api());
+    assert_eq!(response.instruction_id, "b1");
+    match response.response {
+        Some(Response::ProcessBundle(bundle)) if response.error.is_empty() => Ok(Answer::of(bundle)),
+        None => Err(response.error),
+        other => panic!("neither an answer nor an error: {other:?}"),
+    }
+}
+
+pub fn words(words: &[&str]) -> Bytes {
+    encoded(String::coder(), GLOBAL, &global(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>()))
 }
