@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::coder::list::{decode_list, decode_many, too_many};
+use crate::coder::pages::Pages;
 use crate::coder::{
     Codec, Coder, CoderSpec, IterableState, LENGTH_PREFIX, Nesting, Reader, length_prefixed, mismatch, urn,
 };
@@ -46,24 +47,34 @@ impl<T: Element> Iterable<T> {
         Iterable(Source::Encoded { chunks: chunks.into(), count, coder })
     }
 
+    /// Values that lie with a runner under `token`, encoded one after another, each in nested context. They are read page
+    /// by page while they are iterated, each time anew.
+    pub fn paged(token: impl Into<Bytes>, state: Arc<dyn IterableState>, coder: Coder<T>) -> Self {
+        Iterable(Source::State { first: Arc::from([]), token: token.into(), state, coder })
+    }
+
     /// All values, one after another.
     pub fn iter(&self) -> IterableIter<'_, T> {
-        let (chunks, coder, state): (Box<dyn Iterator<Item = Result<Bytes>> + '_>, _, _) = match &self.0 {
-            Source::Decoded(values) => return IterableIter(Iter::Decoded(values.iter())),
-            Source::Encoded { chunks, coder, .. } => (Box::new(chunks.iter().cloned().map(Ok)), coder, None),
+        IterableIter(match &self.0 {
+            Source::Decoded(values) => Iter::Decoded(values.iter()),
+            Source::Encoded { chunks, coder, .. } => Iter::Encoded {
+                reader: Reader::new(Bytes::new()),
+                chunks: chunks.iter(),
+                coder,
+                state: None,
+                pages: None,
+            },
             Source::State { first, token, state, coder } => {
-                let mut page: Option<Option<Bytes>> = Some(None);
-                let rest = std::iter::from_fn(move || {
-                    let at = page.take()?;
-                    Some(state.page(token, at.as_deref()).map(|(bytes, next)| {
-                        page = next.map(Some);
-                        bytes
-                    }))
-                });
-                (Box::new(first.iter().cloned().map(Ok).chain(rest)), coder, Some(state))
+                let pages = Some(Pages::new(token.clone(), state.clone()));
+                Iter::Encoded {
+                    reader: Reader::new(Bytes::new()),
+                    chunks: first.iter(),
+                    coder,
+                    state: Some(state),
+                    pages,
+                }
             }
-        };
-        IterableIter(Iter::Encoded { reader: Reader::new(Bytes::new()), chunks, coder, state })
+        })
     }
 
     /// The number of values, counted if need be.
@@ -121,9 +132,11 @@ enum Iter<'a, T> {
     Decoded(std::slice::Iter<'a, T>),
     Encoded {
         reader: Reader,
-        chunks: Box<dyn Iterator<Item = Result<Bytes>> + 'a>,
+        chunks: std::slice::Iter<'a, Bytes>,
         coder: &'a Coder<T>,
         state: Option<&'a Arc<dyn IterableState>>,
+        /// What comes after the chunks.
+        pages: Option<Pages>,
     },
 }
 
@@ -133,15 +146,19 @@ impl<T: Element> Iterator for IterableIter<'_, T> {
     fn next(&mut self) -> Option<T> {
         match &mut self.0 {
             Iter::Decoded(values) => values.next().cloned(),
-            Iter::Encoded { reader, chunks, coder, state } => {
+            Iter::Encoded { reader, chunks, coder, state, pages } => {
+                let one = |input: &mut Reader| coder.decode(input, Nesting::Nested);
                 while reader.is_empty() {
-                    *reader = Reader::new(chunks.next()?.unwrap_or_else(|error| abort_bundle(error)));
+                    let Some(chunk) = chunks.next() else {
+                        return pages.as_mut()?.read(one).unwrap_or_else(|error| abort_bundle(error));
+                    };
+                    *reader = Reader::new(chunk.clone());
                     // The values may hold iterables that lie with the runner themselves.
                     if let Some(state) = state {
                         *reader = reader.clone().with_state((*state).clone());
                     }
                 }
-                Some(coder.decode(reader, Nesting::Nested).unwrap_or_else(|error| abort_bundle(error)))
+                Some(one(reader).unwrap_or_else(|error| abort_bundle(error)))
             }
         }
     }

@@ -3,6 +3,7 @@
 //! A count that is known stands in front, as four bytes. Otherwise `-1` stands there, then blocks with a varint count
 //! each; a count of 0 ends the list, and `-1` says that the rest lies with the runner under a token that follows.
 
+use super::pages::Pages;
 use super::{Codec, Coder, CoderSpec, LENGTH_PREFIX, Nesting, Reader, length_prefixed, mismatch, urn};
 use crate::element::Element;
 use crate::error::{Error, ErrorKind, Result};
@@ -86,18 +87,11 @@ fn fetch<T>(
     let state = input.state().cloned().ok_or_else(|| {
         Error::new(ErrorKind::InvalidData, "TB0111", "a state-backed iterable came without state")
     })?;
-    let mut page = None;
-    loop {
-        let (bytes, next) = state.page(&token, page.as_deref())?;
-        let mut reader = Reader::new(bytes).with_state(state.clone());
-        while !reader.is_empty() {
-            values.push(one(&mut reader)?);
-        }
-        match next {
-            Some(next) => page = Some(next),
-            None => return Ok(()),
-        }
+    let mut pages = Pages::new(token, state);
+    while let Some(value) = pages.read(&mut one)? {
+        values.push(value);
     }
+    Ok(())
 }
 
 struct VecCodec<T> {

@@ -17,6 +17,7 @@ mod kv;
 mod length_prefix;
 pub mod list;
 mod nullable;
+pub(crate) mod pages;
 mod reader;
 mod row;
 pub mod row_element;

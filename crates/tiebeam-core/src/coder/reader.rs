@@ -1,5 +1,6 @@
 //! [`Reader`]: a bounded cursor over encoded bytes, and the varints it reads.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// Serves the values of iterables that a runner keeps on its side (`state_backed_iterable`).
 pub trait IterableState: Send + Sync {
     /// One page of encoded values, and the token of the next page while there is one. `token` is the one in the
-    /// element's encoding, `page` none for the first page.
+    /// element's encoding, `page` none for the first page. A page may end in the middle of a value.
     ///
     /// # Errors
     /// Whatever keeps the runner from answering.
@@ -25,13 +26,15 @@ pub struct Reader {
     at: usize,
     end: usize,
     state: Option<Arc<dyn IterableState>>,
+    /// Whether a value wanted more than the whole buffer has, which more bytes may cure.
+    ran_short: Cell<bool>,
 }
 
 impl Reader {
     /// A cursor at the start of `bytes`.
     pub fn new(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Reader { at: 0, end: bytes.len(), bytes, state: None }
+        Reader { at: 0, end: bytes.len(), bytes, state: None, ran_short: Cell::new(false) }
     }
 
     /// Lets state-backed iterables be read.
@@ -69,7 +72,7 @@ impl Reader {
     /// When fewer are left.
     pub fn take(&mut self, n: usize) -> Result<Bytes> {
         if n > self.remaining() {
-            return Err(truncated(n, self.remaining()));
+            return Err(self.truncated(n));
         }
         self.at += n;
         Ok(self.bytes.slice(self.at - n..self.at))
@@ -81,7 +84,7 @@ impl Reader {
     /// When fewer are left, and those of `read`.
     #[inline]
     pub fn look<T>(&mut self, n: usize, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
-        let Some(bytes) = self.rest().get(..n) else { return Err(truncated(n, self.remaining())) };
+        let Some(bytes) = self.rest().get(..n) else { return Err(self.truncated(n)) };
         let value = read(bytes)?;
         self.at += n;
         Ok(value)
@@ -92,9 +95,29 @@ impl Reader {
         self.bytes.slice(start.min(self.at)..self.at)
     }
 
+    /// The bytes from `start`, an earlier [`position`](Reader::position), to the end; the cursor stays.
+    pub(crate) fn from(&self, start: usize) -> Bytes {
+        self.bytes.slice(start.min(self.end)..self.end)
+    }
+
     /// Where the cursor stands in its buffer.
     pub fn position(&self) -> usize {
         self.at
+    }
+
+    /// Whether the last error was of a value that is longer than the buffer.
+    pub(crate) fn ran_short(&self) -> bool {
+        self.ran_short.get()
+    }
+
+    #[cold]
+    fn truncated(&self, wanted: usize) -> Error {
+        self.ran_short.set(true);
+        Error::new(
+            ErrorKind::InvalidData,
+            "TB0101",
+            format!("encoding cut off: wanted {wanted} bytes, {} left", self.remaining()),
+        )
     }
 
     /// All bytes that are left.
@@ -110,12 +133,16 @@ impl Reader {
     #[inline]
     pub fn within<T>(&mut self, n: usize, read: impl FnOnce(&mut Reader) -> Result<T>) -> Result<T> {
         if n > self.remaining() {
-            return Err(truncated(n, self.remaining()));
+            return Err(self.truncated(n));
         }
         let outer = std::mem::replace(&mut self.end, self.at + n);
         let value = read(self);
         let left = self.remaining();
         self.end = outer;
+        if value.is_err() {
+            // All of the value's bytes were there: more behind them would not help it.
+            self.ran_short.set(false);
+        }
         let value = value?;
         if left > 0 {
             return Err(Error::new(
@@ -133,7 +160,7 @@ impl Reader {
     /// When nothing is left.
     #[inline]
     pub fn u8(&mut self) -> Result<u8> {
-        let byte = *self.rest().first().ok_or_else(|| truncated(1, 0))?;
+        let byte = *self.rest().first().ok_or_else(|| self.truncated(1))?;
         self.at += 1;
         Ok(byte)
     }
@@ -155,7 +182,7 @@ impl Reader {
     /// When fewer are left.
     #[inline]
     pub fn peek<const N: usize>(&self) -> Result<[u8; N]> {
-        self.rest().first_chunk::<N>().copied().ok_or_else(|| truncated(N, self.remaining()))
+        self.rest().first_chunk::<N>().copied().ok_or_else(|| self.truncated(N))
     }
 
     /// The next varint, as Beam writes it: two's complement, seven bits a byte, low bits first.
@@ -173,7 +200,7 @@ impl Reader {
             }
         }
         Err(if self.remaining() < 10 {
-            truncated(self.remaining() + 1, self.remaining())
+            self.truncated(self.remaining() + 1)
         } else {
             Error::new(ErrorKind::InvalidData, "TB0103", "a varint is longer than ten bytes")
         })
@@ -189,22 +216,16 @@ impl Reader {
         let value = self.varint()?;
         match usize::try_from(value) {
             Ok(n) if n <= self.remaining() => Ok(n),
-            _ => Err(Error::new(
-                ErrorKind::InvalidData,
-                "TB0104",
-                format!("a length of {value} where {} bytes are left", self.remaining()),
-            )),
+            wanted => {
+                self.ran_short.set(wanted.is_ok());
+                Err(Error::new(
+                    ErrorKind::InvalidData,
+                    "TB0104",
+                    format!("a length of {value} where {} bytes are left", self.remaining()),
+                ))
+            }
         }
     }
-}
-
-#[cold]
-fn truncated(wanted: usize, left: usize) -> Error {
-    Error::new(
-        ErrorKind::InvalidData,
-        "TB0101",
-        format!("encoding cut off: wanted {wanted} bytes, {left} left"),
-    )
 }
 
 /// Writes a varint as [`Reader::varint`] reads it.

@@ -248,6 +248,14 @@ pub fn insert_before(
 
 /// Runs one piece of a combine over those bytes, and gives its output's.
 pub fn combine_piece(graph: &Arc<Graph>, step: &str, urn: &str, input: Bytes) -> Vec<u8> {
+    let (worker, descriptor) = combine_stage(graph, step, urn);
+    let runner = Arc::new(Runner::with(descriptor));
+    let answer = run(&worker, &runner, EdgeId(100), input).unwrap();
+    answer.data(&sink_id(EdgeId(101)))
+}
+
+/// One piece of a combine as a stage of its own, from edge 100 to edge 101.
+pub fn combine_stage(graph: &Arc<Graph>, step: &str, urn: &str) -> (Worker, ProcessBundleDescriptor) {
     let node = graph.nodes.iter().find(|node| &*node.step == step).unwrap();
     let NodeKind::CombinePerKey(parts) = &node.kind else { panic!("not a combine") };
     let own = |edge: EdgeId| graph.edge(edge).unwrap().edge_type.clone();
@@ -289,14 +297,7 @@ pub fn combine_piece(graph: &Arc<Graph>, step: &str, urn: &str, input: Bytes) ->
     };
     let descriptor = describe(&spec, &ports, worker.steps()).unwrap();
     assert_eq!(descriptor.transforms["t0"].spec.as_ref().unwrap().urn, urn);
-    let runner = Arc::new(Runner::with(descriptor));
-    let request = tiebeam_model::fn_api::ProcessBundleRequest {
-        process_bundle_descriptor_id: "stage".to_owned(),
-        elements: Some(data("b", &source_id(EdgeId(100)), input)),
-        ..Default::default()
-    };
-    let done = worker.process_bundle("b", request, &runner.api()).unwrap();
-    Answer::of(done).data(&sink_id(EdgeId(101)))
+    (worker, descriptor)
 }
 
 /// source ─► map windows to those of `side` ─► sink.
