@@ -9,11 +9,11 @@ mod models;
 mod output;
 mod run;
 mod transforms;
+mod worker;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use tiebeam::launch::Exit;
 
@@ -35,6 +35,8 @@ enum Verb {
     Graph(graph::GraphArgs),
     /// Looks into model files.
     Models(models::ModelsArgs),
+    /// Starts workers for engines elsewhere.
+    Worker(worker::WorkerVerb),
     /// Says what this machine has for pipelines.
     Doctor,
     /// Lists the transforms of pipeline files, or the keys of one.
@@ -50,6 +52,9 @@ enum Verb {
 
 /// Runs the command line; gives the exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    if let Some(args) = tiebeam::launch::worker_args() {
+        return worker::be_worker(args);
+    }
     let command = match Command::try_parse_from(arguments) {
         Ok(command) => command,
         Err(error) => return usage(&error),
@@ -59,6 +64,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Validate(args) => run::validate(&args),
         Verb::Graph(args) => graph::graph(&args),
         Verb::Models(args) => models::models(&args),
+        Verb::Worker(args) => return worker::worker(&args),
         Verb::Doctor => doctor::doctor(),
         Verb::Transforms(args) => transforms::transforms(&args),
         Verb::Explain(args) => explain::explain(&args),
@@ -72,24 +78,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     exit.into()
 }
 
-/// Runners of Beam's world that people will ask for.
-const RUNNERS: [&str; 5] = ["prism", "flink", "spark", "dataflow", "portable"];
-
 fn usage(error: &clap::Error) -> ExitCode {
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.as_str(),
-        _ => "",
-    };
-    if error.kind() == ErrorKind::InvalidValue
-        && context(ContextKind::InvalidArg).starts_with("--runner")
-        && RUNNERS.contains(&context(ContextKind::InvalidValue))
-    {
-        output::stderr(&format!(
-            "error: the runner `{}` is not in this build; it has `embedded`, which runs in this process\n",
-            context(ContextKind::InvalidValue)
-        ));
-        return Exit::BadUsage.into();
-    }
     // Nothing can be done about a closed terminal.
     let _ = error.print();
     if error.use_stderr() { Exit::BadUsage.into() } else { Exit::Ok.into() }

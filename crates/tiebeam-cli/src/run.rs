@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tiebeam::launch::{Exit, Job, RunFlags, print_error};
+use tiebeam::launch::{Exit, Job, JobOptions, RunFlags, print_error};
 use tiebeam::{Error, ErrorKind};
 use tiebeam_yaml::{Loaded, Report, Variables, load};
 
 use crate::examples::Example;
-use crate::output;
+use crate::{output, worker};
 
 /// Which pipeline, and with what.
 #[derive(Debug, Args)]
@@ -66,6 +66,8 @@ fn variables(text: &str) -> Result<Variables, String> {
 pub struct Opened {
     pub loaded: Loaded,
     pub name: String,
+    /// What a worker on another engine needs to load the same file.
+    pub for_workers: JobOptions,
     _example: Option<Example>,
 }
 
@@ -97,10 +99,12 @@ impl FileArgs {
             }
         };
         let name = path.display().to_string();
-        match load(&name, &text, &self.variables(), &output::environment()) {
+        let variables = self.variables();
+        match load(&name, &text, &variables, &output::environment()) {
             Ok(loaded) => {
+                let for_workers = worker::options(&name, &text, &variables);
                 let name = path.file_stem().map_or(name, |stem| stem.to_string_lossy().into_owned());
-                Ok(Opened { loaded, name, _example: example })
+                Ok(Opened { loaded, name, for_workers, _example: example })
             }
             Err(report) => {
                 output::report(&report);
@@ -146,8 +150,8 @@ pub fn run(args: &RunArgs) -> Exit {
     if args.dry_run {
         return check(&opened);
     }
-    let Opened { loaded, name, _example } = opened;
-    let job = Job { name, graph: loaded.graph, outputs: loaded.outputs };
+    let Opened { loaded, name, for_workers, _example } = opened;
+    let job = Job { name, graph: loaded.graph, outputs: loaded.outputs, options: for_workers };
     tiebeam::launch::run(&job, &flags)
 }
 

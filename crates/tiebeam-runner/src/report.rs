@@ -127,6 +127,17 @@ impl Progress {
         }
     }
 
+    /// Takes over the counts that another engine tells of the whole job so far, in place of those that are here.
+    pub fn replace(
+        &self,
+        elements: HashMap<EdgeId, u64>,
+        nanos: BTreeMap<Arc<str>, u64>,
+        metrics: BTreeMap<MetricKey, MetricValue>,
+    ) {
+        let mut counts = self.lock();
+        (counts.elements, counts.nanos, counts.metrics) = (elements, nanos, metrics);
+    }
+
     pub(crate) fn retried(&self, step: &str) {
         *self.lock().retries.entry(step.into()).or_default() += 1;
     }
@@ -176,7 +187,8 @@ impl Progress {
         self.lock().metrics.iter().map(|(key, value)| (key.clone(), *value)).collect()
     }
 
-    pub(crate) fn report(&self, status: JobStatus) -> JobReport {
+    /// What the job did, when it has ended like that.
+    pub fn report(&self, status: JobStatus) -> JobReport {
         JobReport { status, elapsed: self.elapsed(), steps: self.steps(), metrics: self.metrics() }
     }
 }

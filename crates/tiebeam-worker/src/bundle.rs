@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tiebeam_core::coder::IterableState;
 use tiebeam_core::{Error, ErrorKind, Result};
 use tiebeam_exec::edge::EncodedReceiver;
-use tiebeam_exec::{EncodedSink, Harness, Stage};
+use tiebeam_exec::{EdgeId, EncodedSink, Harness, Stage};
 use tiebeam_model::fn_api::{Elements, elements};
 use tiebeam_model::pipeline::MonitoringInfo;
 
@@ -172,6 +172,16 @@ impl Instance {
         for (step, nanos) in stats.nanos {
             if let Some(transform) = lowered.transforms.get(&step) {
                 infos.push(monitoring::total_msecs(transform, nanos));
+                infos.extend(monitoring::step_count(transform, "nanos", &step, nanos));
+            }
+        }
+        for node in &lowered.spec.nodes {
+            let Some(transform) = lowered.transforms.get(&node.step) else { continue };
+            let count = |edge: &EdgeId| counts.get(edge).copied().unwrap_or_default();
+            let read = node.inputs.iter().map(count).sum();
+            infos.extend(monitoring::step_count(transform, "in", &node.step, read));
+            for (i, edge) in node.outputs.iter().enumerate() {
+                infos.extend(monitoring::step_count(transform, &format!("out{i}"), &node.step, count(edge)));
             }
         }
         let now = now().millis();

@@ -7,6 +7,19 @@ use tiebeam_core::{Error, ErrorKind, Reader, Result};
 use tiebeam_model::pipeline::MonitoringInfo;
 use tiebeam_model::urns::{label, metric, metric_type};
 
+/// The namespace of counters that tell what went in and out of each step, by its path: `in|PATH`, `out0|PATH`, and `nanos|PATH` for
+/// the time spent in it. Beam's own element counts name PCollections, which engines rename or keep to themselves; users'
+/// counters reach the client everywhere.
+pub const STEPS: &str = "tiebeam:steps";
+
+/// A counter of [`STEPS`]. Nothing is said of nothing.
+pub fn step_count(transform: &str, what: &str, step: &str, count: u64) -> Option<MonitoringInfo> {
+    let name = format!("{what}|{step}");
+    let labels = [(label::PTRANSFORM, transform), (label::NAMESPACE, STEPS), (label::NAME, name.as_str())];
+    (count > 0)
+        .then(|| of(metric::USER_SUM_INT64, metric_type::SUM_INT64, &labels, &[saturated(count)]))
+}
+
 fn of(urn: &str, r#type: &str, labels: &[(&str, &str)], values: &[i64]) -> MonitoringInfo {
     let mut payload = Vec::with_capacity(values.len() * 2);
     for value in values {

@@ -63,6 +63,12 @@ pub(crate) fn to_stderr(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// Writes to stdout; a closed one is nobody's problem.
+#[cfg_attr(not(feature = "portable"), allow(dead_code))] // Only jobs elsewhere have something to say there.
+pub(crate) fn to_stdout(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
 /// Shows an error on stderr: code, step, message, place, causes, help.
 pub fn print_error(error: &Error) {
     to_stderr(&format!("{error:?}\n"));

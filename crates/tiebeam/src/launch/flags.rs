@@ -11,6 +11,21 @@ pub struct RunFlags {
     /// What runs the pipeline.
     #[arg(long, value_enum, default_value_t = RunnerKind::Embedded)]
     pub runner: RunnerKind,
+    /// The job service of another engine. Without it, `--runner prism`, `flink` and `spark` start a local one.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub job_endpoint: Option<String>,
+    /// Where the steps run on another engine: loopback, external=HOST:PORT (a pool), process, process=COMMAND, docker=IMAGE.
+    #[arg(long, value_name = "PLACE", value_parser = worker_place)]
+    pub environment: Option<WorkerPlace>,
+    /// An option for the other engine, such as parallelism=4; a value that is JSON is taken as JSON. As often as wanted.
+    #[arg(long = "option", value_name = "NAME=VALUE", value_parser = setting)]
+    pub engine_options: Vec<(String, String)>,
+    /// The job's name on the other engine.
+    #[arg(long, value_name = "NAME")]
+    pub job_name: Option<String>,
+    /// Ends once the other engine has started the job; prints the job's id on stdout.
+    #[arg(long)]
+    pub detach: bool,
     /// Threads of the embedded runner; one a core unless told.
     #[arg(long, value_name = "N")]
     pub threads: Option<std::num::NonZeroUsize>,
@@ -33,6 +48,61 @@ pub struct RunFlags {
 pub enum RunnerKind {
     /// This process, on threads.
     Embedded,
+    /// Beam's Prism, a local engine in one binary.
+    Prism,
+    /// Apache Flink.
+    Flink,
+    /// Apache Spark.
+    Spark,
+    /// Google Cloud Dataflow.
+    Dataflow,
+    /// Whatever job service listens at `--job-endpoint`.
+    Portable,
+}
+
+impl RunnerKind {
+    /// As the flag and the report write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RunnerKind::Embedded => "embedded",
+            RunnerKind::Prism => "prism",
+            RunnerKind::Flink => "flink",
+            RunnerKind::Spark => "spark",
+            RunnerKind::Dataflow => "dataflow",
+            RunnerKind::Portable => "portable",
+        }
+    }
+}
+
+/// Where the steps of a job on another engine run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkerPlace {
+    /// In the process that submitted the job; the engine connects back to it.
+    Loopback,
+    /// In workers that the pool at this `host:port` starts.
+    External(String),
+    /// In processes that the engine starts: this program, or another path of it on the engine's machines.
+    Process(Option<String>),
+    /// In containers of this image.
+    Docker(String),
+}
+
+/// `loopback`, `external=HOST:PORT`, `process[=COMMAND]`, `docker=IMAGE`.
+pub(crate) fn worker_place(text: &str) -> Result<WorkerPlace, String> {
+    let (kind, value) = match text.split_once('=') {
+        Some((kind, value)) if !value.is_empty() => (kind, Some(value.to_owned())),
+        Some(_) => return Err(format!("`{text}` says nothing after the `=`")),
+        None => (text, None),
+    };
+    match (kind.to_ascii_lowercase().as_str(), value) {
+        ("loopback", None) => Ok(WorkerPlace::Loopback),
+        ("external", Some(address)) => Ok(WorkerPlace::External(address)),
+        ("process", command) => Ok(WorkerPlace::Process(command)),
+        ("docker", Some(image)) => Ok(WorkerPlace::Docker(image)),
+        _ => Err(format!(
+            "wanted loopback, external=HOST:PORT, process, process=COMMAND or docker=IMAGE, got `{text}`"
+        )),
+    }
 }
 
 /// How progress is shown.
@@ -84,6 +154,18 @@ mod tests {
         }
         for text in ["", "30", "s", "-1s", "1d", "NaNs"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn places_of_workers_are_read() {
+        assert_eq!(worker_place("LOOPBACK"), Ok(WorkerPlace::Loopback));
+        assert_eq!(worker_place("external=h:1"), Ok(WorkerPlace::External("h:1".to_owned())));
+        assert_eq!(worker_place("process"), Ok(WorkerPlace::Process(None)));
+        assert_eq!(worker_place("process=/a b"), Ok(WorkerPlace::Process(Some("/a b".to_owned()))));
+        assert_eq!(worker_place("docker=i:1"), Ok(WorkerPlace::Docker("i:1".to_owned())));
+        for text in ["", "external", "docker=", "loopback=x", "kubernetes"] {
+            assert!(worker_place(text).is_err(), "{text}");
         }
     }
 

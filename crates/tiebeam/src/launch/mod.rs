@@ -3,6 +3,8 @@
 
 mod exit;
 mod flags;
+#[cfg(feature = "portable")]
+mod portable;
 mod progress;
 mod report;
 mod run;
@@ -11,12 +13,21 @@ mod signals;
 use std::process::ExitCode;
 
 use clap::Parser;
+#[cfg(feature = "portable")]
+use tiebeam_core::{Error, ErrorKind, Result};
 use tiebeam_graph::Pipeline;
 
 pub use exit::{Exit, print_error};
-pub use flags::{ProgressMode, RunFlags, RunnerKind};
+pub use flags::{ProgressMode, RunFlags, RunnerKind, WorkerPlace};
+#[cfg(feature = "portable")]
+pub use portable::{run_as_worker, run_pool, worker_args};
+#[cfg(feature = "portable")]
+pub use {tiebeam_portable::WorkerArgs, tiebeam_worker::WorkerOptions};
 pub use report::report_json;
 pub use run::{Job, run};
+
+/// Options of a job by name, as they travel to engines and workers.
+pub type JobOptions = serde_json::Map<String, serde_json::Value>;
 
 /// The command line of a program made with [`main`].
 #[derive(Debug, Clone, Parser)]
@@ -41,7 +52,45 @@ impl Options {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.settings.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
+
+    /// What a worker needs to build the same pipeline, as options of the job.
+    fn for_job(&self) -> JobOptions {
+        let settings = self.settings.iter().map(|(name, value)| serde_json::json!([name, value]));
+        let mut options = JobOptions::new();
+        options.insert(INPUT.to_owned(), self.input.clone().into());
+        options.insert(OUTPUT.to_owned(), self.output.clone().into());
+        options.insert(SETTINGS.to_owned(), settings.collect());
+        options
+    }
+
+    /// The other way round. A worker that was started with flags of its own goes by those, and is refused if they make
+    /// another pipeline than the job's.
+    #[cfg(feature = "portable")]
+    fn of_job(job: &JobOptions) -> Result<Options> {
+        let own = std::env::args().skip(1).filter(|arg| {
+            ["--input", "--output", "--set"].iter().any(|flag| arg.starts_with(flag))
+        });
+        let mut arguments: Vec<String> = vec!["worker".to_owned()];
+        arguments.extend(own);
+        if arguments.len() == 1 {
+            let text = |name: &str| job.get(name).and_then(|value| value.as_str()).unwrap_or_default();
+            arguments.push(format!("--input={}", text(INPUT)));
+            arguments.push(format!("--output={}", text(OUTPUT)));
+            for setting in job.get(SETTINGS).and_then(|value| value.as_array()).into_iter().flatten() {
+                if let (Some(name), Some(value)) = (setting[0].as_str(), setting[1].as_str()) {
+                    arguments.push(format!("--set={name}={value}"));
+                }
+            }
+        }
+        Options::try_parse_from(arguments)
+            .map_err(|error| Error::new(ErrorKind::InvalidArgument, "TB0529", error.to_string()))
+    }
 }
+
+/// How the options of a program travel to its workers.
+const INPUT: &str = "tiebeam_input";
+const OUTPUT: &str = "tiebeam_output";
+const SETTINGS: &str = "tiebeam_settings";
 
 /// Parses the command line, builds the pipeline, runs it as the flags say, and tells how it went: the whole of a program.
 ///
@@ -59,6 +108,25 @@ impl Options {
 /// }
 /// ```
 pub fn main(build: impl FnOnce(&Pipeline, &Options)) -> ExitCode {
+    #[cfg(feature = "portable")]
+    {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        if let [verb, flag, address, rest @ ..] = arguments.as_slice()
+            && (verb.as_str(), flag.as_str()) == ("worker", "--pool")
+        {
+            return run_pool(address, rest);
+        }
+        if let Some(args) = worker_args() {
+            return run_as_worker(args, tiebeam_worker::WorkerOptions::default(), |options| {
+                let options = Options::of_job(options)?;
+                let pipeline = Pipeline::new();
+                build(&pipeline, &options);
+                pipeline.build().map_err(|errors| {
+                    Error::new(ErrorKind::InvalidPipeline, "TB0528", errors.to_string())
+                })
+            });
+        }
+    }
     let options = match Options::try_parse() {
         Ok(options) => options,
         Err(error) => {
@@ -78,6 +146,11 @@ pub fn main(build: impl FnOnce(&Pipeline, &Options)) -> ExitCode {
     };
     let name = std::env::args().next().unwrap_or_default();
     let name = std::path::Path::new(&name).file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let job = Job { name: name.unwrap_or_else(|| "pipeline".to_owned()), graph, outputs: Vec::new() };
+    let job = Job {
+        name: name.unwrap_or_else(|| "pipeline".to_owned()),
+        graph,
+        outputs: Vec::new(),
+        options: options.for_job(),
+    };
     run(&job, &options.run).into()
 }

@@ -11,6 +11,7 @@ use tiebeam_runner::{JobStatus, MetricEntry, Progress, StepReport};
 /// The report of a job that ended, or of one that failed with `error`.
 pub fn report_json(
     job: &str,
+    runner: &str,
     progress: &Progress,
     outcome: Result<JobStatus, &Error>,
     models: Vec<Value>,
@@ -19,7 +20,7 @@ pub fn report_json(
     let metrics = progress.metrics();
     let mut report = json!({
         "job": job,
-        "runner": "embedded",
+        "runner": runner,
         "status": match outcome {
             Ok(JobStatus::Done) => "done",
             Ok(JobStatus::Drained) => "drained",

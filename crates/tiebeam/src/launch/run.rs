@@ -20,22 +20,25 @@ pub struct Job {
     pub graph: Arc<Graph>,
     /// Where its output is, for the verdict.
     pub outputs: Vec<String>,
+    /// What a worker on another engine is told to build the pipeline again.
+    pub options: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Runs a job to its end: signals, progress, report, verdict. Everything it says goes to stderr.
 pub fn run(job: &Job, flags: &RunFlags) -> Exit {
-    let RunnerKind::Embedded = flags.runner;
     let models = RunModels::start();
     let progress = Progress::new(job.graph.clone());
     let cancel = CancelToken::default();
     let listening = Listening::start(cancel.clone(), flags.drain_timeout);
-    let mut options = RunnerOptions::default().with_cancel(cancel);
-    if let Some(threads) = flags.threads {
-        options = options.with_threads(threads.get());
-    }
     let shown = Shown::start(flags.progress, progress.clone());
-    let result = EmbeddedRunner::new(options).run_with_progress(&job.graph, &progress);
+    let result = match flags.runner {
+        RunnerKind::Embedded => embedded(job, flags, &progress, cancel),
+        _ => elsewhere(job, flags, &progress, &cancel),
+    };
     drop(shown);
+    if flags.detach && result.is_ok() {
+        return Exit::Ok;
+    }
     let written = write_report(job, flags, &progress, &result, &models);
     let exit = verdict(job, flags, &result, listening.last());
     match written {
@@ -47,6 +50,29 @@ pub fn run(job: &Job, flags: &RunFlags) -> Exit {
     }
 }
 
+fn embedded(job: &Job, flags: &RunFlags, progress: &Progress, cancel: CancelToken) -> Result<JobReport> {
+    let mut options = RunnerOptions::default().with_cancel(cancel);
+    if let Some(threads) = flags.threads {
+        options = options.with_threads(threads.get());
+    }
+    EmbeddedRunner::new(options).run_with_progress(&job.graph, progress)
+}
+
+#[cfg(feature = "portable")]
+fn elsewhere(job: &Job, flags: &RunFlags, progress: &Progress, cancel: &CancelToken) -> Result<JobReport> {
+    super::portable::run(job, flags, progress, cancel)
+}
+
+#[cfg(not(feature = "portable"))]
+fn elsewhere(_: &Job, flags: &RunFlags, _: &Progress, _: &CancelToken) -> Result<JobReport> {
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        "TB0522",
+        format!("this build has no runner `{}`", flags.runner.name()),
+    )
+    .with_help("build tiebeam with its feature `portable`"))
+}
+
 fn write_report(
     job: &Job,
     flags: &RunFlags,
@@ -56,7 +82,7 @@ fn write_report(
 ) -> Result<()> {
     let Some(path) = &flags.report else { return Ok(()) };
     let outcome = result.as_ref().map(|report| report.status);
-    let text = format!("{:#}\n", report_json(&job.name, progress, outcome, models.json()));
+    let text = format!("{:#}\n", report_json(&job.name, flags.runner.name(), progress, outcome, models.json()));
     std::fs::write(path, text).map_err(|error| {
         Error::new(ErrorKind::Output, "TB0520", format!("the report {} cannot be written", path.display()))
             .with_source(error)

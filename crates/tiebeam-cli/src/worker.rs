@@ -1,0 +1,64 @@
+//! `tiebeam worker`, and being the worker that an engine starts: a pipeline file travels in the job's options.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::Value;
+use tiebeam::graph::Graph;
+use tiebeam::launch::{JobOptions, WorkerArgs, WorkerOptions, run_as_worker, run_pool};
+use tiebeam::{Error, ErrorKind, Result};
+use tiebeam_yaml::{Variables, load};
+
+use crate::output;
+
+/// How a pipeline file travels to workers.
+const NAME: &str = "tiebeam_file";
+const TEXT: &str = "tiebeam_yaml";
+const VARIABLES: &str = "tiebeam_variables";
+
+/// The command line of `tiebeam worker`.
+#[derive(Debug, Args)]
+pub struct WorkerVerb {
+    /// Listens there as a worker pool, for engines with `--environment external=HOST:PORT`. Without a port of your own, 0
+    /// takes a free one; the address is printed.
+    #[arg(long, value_name = "IP:PORT", required = true)]
+    pool: String,
+}
+
+/// Is a worker pool until a signal comes.
+pub fn worker(verb: &WorkerVerb) -> ExitCode {
+    run_pool(&verb.pool, &[])
+}
+
+/// What workers need to load that file again.
+pub fn options(name: &str, text: &str, variables: &Variables) -> JobOptions {
+    let mut options = JobOptions::new();
+    options.insert(NAME.to_owned(), name.into());
+    options.insert(TEXT.to_owned(), text.into());
+    options.insert(VARIABLES.to_owned(), Value::Object(variables.clone().into_iter().collect()));
+    options
+}
+
+/// Is the worker that an engine started.
+pub fn be_worker(args: Result<WorkerArgs>) -> ExitCode {
+    run_as_worker(args, WorkerOptions::default(), build)
+}
+
+fn build(job: &JobOptions) -> Result<Arc<Graph>> {
+    let text = |name: &str| job.get(name).and_then(Value::as_str);
+    let Some(yaml) = text(TEXT) else {
+        return Err(Error::new(
+            ErrorKind::InvalidPipeline,
+            "TB0230",
+            "this worker is the `tiebeam` command, and the job brings no pipeline file",
+        )
+        .with_help("a program written with the library needs workers of its own: its binary in the image, or `PROGRAM worker --pool`"));
+    };
+    let variables = job.get(VARIABLES).and_then(Value::as_object).cloned().unwrap_or_default();
+    let variables: Variables = variables.into_iter().collect();
+    let name = text(NAME).unwrap_or("pipeline");
+    load(name, yaml, &variables, &output::environment()).map(|loaded| loaded.graph).map_err(|report| {
+        Error::new(ErrorKind::InvalidPipeline, "TB0231", format!("the pipeline file cannot be loaded in a worker:\n{report}"))
+    })
+}

@@ -1,0 +1,208 @@
+//! A worker pool: starts workers when an engine asks, in this process (loopback) or as processes of their own.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use tiebeam_core::{Error, ErrorKind, Result};
+use tiebeam_model::fn_api::beam_fn_external_worker_pool_server::{
+    BeamFnExternalWorkerPool, BeamFnExternalWorkerPoolServer,
+};
+use tiebeam_model::fn_api::{
+    StartWorkerRequest, StartWorkerResponse, StopWorkerRequest, StopWorkerResponse,
+};
+use tiebeam_worker::WorkerOptions;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+use crate::wire::runtime;
+use crate::worker::{BuildGraph, StopWorker, WorkerArgs, run_worker};
+
+/// What a pool's workers are.
+#[derive(Clone)]
+pub enum PoolWorkers {
+    /// Threads of this process: they share its models.
+    Threads {
+        /// How the pipeline is built.
+        build: Arc<BuildGraph>,
+        /// How the workers behave.
+        options: WorkerOptions,
+    },
+    /// Processes: a program that is given Beam's flags after these arguments.
+    Processes {
+        /// The program.
+        program: PathBuf,
+        /// What comes before the flags.
+        arguments: Vec<String>,
+    },
+}
+
+/// A worker pool that listens until it is dropped.
+pub struct WorkerPool {
+    address: SocketAddr,
+    workers: Arc<Workers>,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+struct Workers {
+    kind: PoolWorkers,
+    running: Mutex<HashMap<String, Running>>,
+    /// The first error that a worker of this process ended with.
+    failed: Mutex<Option<Error>>,
+}
+
+enum Running {
+    Thread(StopWorker, JoinHandle<()>),
+    Process(Child),
+}
+
+impl WorkerPool {
+    /// Listens at `address`: `127.0.0.1:0` for any free port of this machine only.
+    ///
+    /// # Errors
+    /// When the address can't be listened at.
+    pub fn start(address: SocketAddr, kind: PoolWorkers) -> Result<WorkerPool> {
+        let runtime = runtime()?;
+        let failed = |error: std::io::Error| {
+            Error::new(ErrorKind::Io, "TB0716", format!("a worker pool cannot listen at {address}"))
+                .with_source(error)
+        };
+        let listener = runtime.block_on(TcpListener::bind(address)).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let workers =
+            Arc::new(Workers { kind, running: Mutex::default(), failed: Mutex::default() });
+        let (stop, stopped) = oneshot::channel();
+        let service = BeamFnExternalWorkerPoolServer::new(Service(workers.clone()));
+        runtime.spawn(async move {
+            let stopped = async {
+                // Dropping the sender says the same.
+                let _ = stopped.await;
+            };
+            // A server that fails is seen by the engine, which can't start workers then.
+            let _ = tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
+                .await;
+        });
+        Ok(WorkerPool { address, workers, stop: Some(stop) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The first error that a worker of this process ended with, if any did.
+    pub fn worker_error(&self) -> Option<Error> {
+        lock(&self.workers.failed).take()
+    }
+}
+
+impl Drop for WorkerPool {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let running = std::mem::take(&mut *lock(&self.workers.running));
+        for (_, worker) in running {
+            worker.stop();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Running {
+    fn stop(self) {
+        match self {
+            Running::Thread(stop, thread) => {
+                stop.stop();
+                // A worker that panicked has told the engine already.
+                let _ = thread.join();
+            }
+            Running::Process(mut child) => {
+                // It may have gone by itself.
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+impl Workers {
+    fn start(self: &Arc<Self>, request: &StartWorkerRequest) -> std::result::Result<(), String> {
+        let args = WorkerArgs::of_request(request);
+        let id = args.id.clone();
+        let mut running = lock(&self.running);
+        // Processes that have gone leave nothing behind but their place in this list.
+        running.retain(|_, worker| match worker {
+            Running::Process(child) => !matches!(child.try_wait(), Ok(Some(_))),
+            Running::Thread(_, thread) => !thread.is_finished(),
+        });
+        if running.contains_key(&id) {
+            return Err(format!("worker `{id}` is running already"));
+        }
+        let worker = match &self.kind {
+            PoolWorkers::Threads { build, options } => {
+                let (stop, build, workers) = (StopWorker::default(), build.clone(), self.clone());
+                let (stopped, options) = (stop.clone(), options.clone());
+                let thread = std::thread::Builder::new().name(format!("worker {id}")).spawn(move || {
+                    if let Err(error) = run_worker(args, options, &stopped, |options| build(options)) {
+                        lock(&workers.failed).get_or_insert(error);
+                    }
+                });
+                Running::Thread(stop, thread.map_err(|error| format!("no thread for a worker: {error}"))?)
+            }
+            PoolWorkers::Processes { program, arguments } => {
+                let child = Command::new(program)
+                    .args(arguments)
+                    .args(args.to_flags())
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null())
+                    .spawn();
+                Running::Process(child.map_err(|error| {
+                    format!("the worker's program {} cannot be started: {error}", program.display())
+                })?)
+            }
+        };
+        running.insert(id, worker);
+        Ok(())
+    }
+
+    fn stop(&self, id: &str) {
+        let worker = lock(&self.running).remove(id);
+        if let Some(worker) = worker {
+            worker.stop();
+        }
+    }
+}
+
+struct Service(Arc<Workers>);
+
+#[tonic::async_trait]
+impl BeamFnExternalWorkerPool for Service {
+    async fn start_worker(
+        &self,
+        request: Request<StartWorkerRequest>,
+    ) -> std::result::Result<Response<StartWorkerResponse>, Status> {
+        let error = self.0.start(request.get_ref()).err().unwrap_or_default();
+        Ok(Response::new(StartWorkerResponse { error }))
+    }
+
+    async fn stop_worker(
+        &self,
+        request: Request<StopWorkerRequest>,
+    ) -> std::result::Result<Response<StopWorkerResponse>, Status> {
+        let workers = self.0.clone();
+        // Waits for the worker's end: not on the threads of the network.
+        let id = request.into_inner().worker_id;
+        let stopped = tokio::task::spawn_blocking(move || workers.stop(&id)).await;
+        let error = stopped.err().map(|error| error.to_string()).unwrap_or_default();
+        Ok(Response::new(StopWorkerResponse { error }))
+    }
+}

@@ -1,0 +1,124 @@
+//! gRPC as this crate uses it: one runtime a process, channels without the default message limits, the worker's id on
+//! every call.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tiebeam_core::{Error, ErrorKind, Result};
+use tokio::runtime::{Builder, Runtime};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+/// How long a server may take to answer its door; engines that have just been started need some seconds.
+const CONNECT: Duration = Duration::from_secs(30);
+/// The window of a stream: several messages of the size that engines send.
+const WINDOW: u32 = 16 << 20;
+/// A Java engine puts its stack traces into the trailers.
+const HEADERS: u32 = 8 << 20;
+/// Threads for bundles: engines say how many run at once, this only stops a runaway.
+const BUNDLES: usize = 1024;
+
+/// The runtime that all connections of this process share. User code never runs on its own threads, only on those for
+/// blocking work.
+///
+/// # Errors
+/// When the system gives no threads.
+pub(crate) fn runtime() -> Result<&'static Runtime> {
+    static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
+    let made = RUNTIME.get_or_init(|| {
+        Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(BUNDLES)
+            .thread_name("tiebeam-wire")
+            .enable_all()
+            .build()
+    });
+    made.as_ref().map_err(|error| {
+        Error::new(ErrorKind::Io, "TB0701", format!("no threads for network connections: {error}"))
+    })
+}
+
+/// A channel to `host:port`; it is connected when this returns.
+///
+/// # Errors
+/// When the address is none, or nobody answers there.
+pub(crate) async fn connect(what: &str, address: &str) -> Result<Channel> {
+    let failed = |error: tonic::transport::Error| {
+        Error::new(ErrorKind::Io, "TB0702", format!("{what} cannot be reached at `{address}`"))
+            .with_source(Chain(error.to_string(), std::error::Error::source(&error).map(ToString::to_string)))
+            .with_help(format!("is it running, and is `{address}` its address? wanted is host:port"))
+    };
+    let plain = address.trim_start_matches("http://").trim_start_matches("ipv4:");
+    Endpoint::from_shared(format!("http://{plain}"))
+        .map_err(failed)?
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .http2_max_header_list_size(HEADERS)
+        .connect()
+        .await
+        .map_err(failed)
+}
+
+/// An error's text with its cause: what a transport error says itself is too little.
+#[derive(Debug)]
+struct Chain(String, Option<String>);
+
+impl std::fmt::Display for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.1 {
+            Some(cause) => write!(f, "{}: {cause}", self.0),
+            None => f.write_str(&self.0),
+        }
+    }
+}
+
+impl std::error::Error for Chain {}
+
+/// Puts the worker's id, and a token where there is one, on every call.
+#[derive(Clone, Default)]
+pub(crate) struct Identity {
+    worker_id: Option<MetadataValue<Ascii>>,
+}
+
+impl Identity {
+    pub(crate) fn of_worker(id: &str) -> Result<Self> {
+        let worker_id = MetadataValue::try_from(id).map_err(|_| {
+            Error::new(ErrorKind::InvalidArgument, "TB0703", format!("`{id}` cannot be a worker's id"))
+        })?;
+        Ok(Identity { worker_id: Some(worker_id) })
+    }
+}
+
+impl Interceptor for Identity {
+    fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
+        if let Some(id) = &self.worker_id {
+            request.metadata_mut().insert("worker_id", id.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// What a refused call becomes.
+pub(crate) fn refused(what: &str) -> impl Fn(Status) -> Error + '_ {
+    move |status| {
+        let code = status.code();
+        Error::new(ErrorKind::Io, "TB0704", format!("{what} failed: {}", first_lines(status.message(), 12)))
+            .with_help(format!("the service answered with {code:?}"))
+    }
+}
+
+/// A text's first lines, and how many are left out: stack traces have no end.
+pub(crate) fn first_lines(text: &str, most: usize) -> String {
+    let text = text.trim_end();
+    let lines = text.lines().count();
+    if lines <= most {
+        return text.to_owned();
+    }
+    let mut cut = text.lines().take(most).collect::<Vec<_>>().join("\n");
+    cut += &format!("\n… {} more lines", lines - most);
+    cut
+}
