@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 mod conformance;
+mod engines;
 mod fetch;
 mod tidy;
 mod yaml;
@@ -14,6 +15,12 @@ cargo xtask TASK
   tidy                 the house's rules: arrows between crates, sizes, error codes, documents
   fetch [NAME...]      packages that tests and examples read, into TIEBEAM_CACHE or ~/.cache/tiebeam
   conformance coders   our coders against Beam's standard_coders.yaml
+  engines install [NAME...]
+                       python, prism, flink, spark into the same cache; the versions are in engines/versions.toml
+  engines start NAME [--beside COMMAND]... [--flink KEY=VALUE]...
+                       python, prism, flink-local, flink-cluster or spark, on loopback, till Ctrl-C or the end of stdin
+  engines test [--only ENGINE]... [--case NAME]...
+                       the cases of engines/cases.toml on every engine: the same lines as the embedded runner gives
 ";
 
 /// Writes one line to standard output; a reader that has gone away is no error.
@@ -27,6 +34,7 @@ fn main() -> ExitCode {
     let done = match arguments.as_slice() {
         ["tidy"] => tidy::run(),
         ["fetch", names @ ..] => fetch::run(names),
+        ["engines", rest @ ..] => engines::run(rest),
         ["conformance", "coders"] => conformance::coders(),
         ["help" | "--help" | "-h"] | [] => {
             say(HELP.trim_end());

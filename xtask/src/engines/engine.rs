@@ -1,0 +1,394 @@
+//! An engine that runs: its processes, where it takes jobs, and its end.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::{self, Display};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use super::flink;
+use super::group::Group;
+use super::install::{self, State};
+use super::layout::Layout;
+use super::versions::Versions;
+
+/// What can be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// Beam's own job service in Python, the reference.
+    Python,
+    /// Beam's Prism.
+    Prism,
+    /// Flink in the job server's process.
+    FlinkLocal,
+    /// A JobManager, two TaskManagers and a job server.
+    FlinkCluster,
+    /// Spark in the job server's process.
+    Spark,
+}
+
+impl Kind {
+    /// All, in the order in which tables show them.
+    pub(crate) const ALL: [Kind; 5] =
+        [Kind::Python, Kind::Prism, Kind::FlinkLocal, Kind::FlinkCluster, Kind::Spark];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Python => "python",
+            Kind::Prism => "prism",
+            Kind::FlinkLocal => "flink-local",
+            Kind::FlinkCluster => "flink-cluster",
+            Kind::Spark => "spark",
+        }
+    }
+
+    /// What has to be installed for it.
+    pub(crate) fn installation(self) -> &'static str {
+        match self {
+            Kind::FlinkLocal | Kind::FlinkCluster => "flink",
+            other => other.name(),
+        }
+    }
+
+    pub(crate) fn names() -> String {
+        Kind::ALL.map(Kind::name).join(", ")
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Kind, String> {
+        let found = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        found.ok_or_else(|| format!("there is no engine `{name}`, only {}", Kind::names()))
+    }
+}
+
+impl Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What is wanted of an engine beyond its name.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Commands for a shell, each started once beside every TaskManager (once where there is none), with its number from 1
+    /// in `TASK_MANAGER`. On one machine two pools can't listen at one address, and a job names one: a pool that serves
+    /// both TaskManagers is started by `[ $TASK_MANAGER = 1 ] && exec …`, one each by ports made of the number.
+    pub(crate) beside: Vec<String>,
+    /// Flink's configuration, over our own.
+    pub(crate) flink: BTreeMap<String, String>,
+}
+
+impl Settings {
+    pub(crate) fn of(arguments: &[&str]) -> Result<Settings, String> {
+        let mut settings = Settings::default();
+        let mut rest = arguments.iter();
+        while let Some(flag) = rest.next() {
+            let value = rest.next().ok_or_else(|| format!("`{flag}` wants a value"));
+            match *flag {
+                "--beside" => settings.beside.push((*value?).to_owned()),
+                "--flink" => {
+                    let value = value?;
+                    let (name, value) = value
+                        .split_once('=')
+                        .ok_or_else(|| format!("`--flink` wants NAME=VALUE, got `{value}`"))?;
+                    settings.flink.insert(name.to_owned(), value.to_owned());
+                }
+                other => return Err(format!("engines start has no `{other}`, only --beside and --flink")),
+            }
+        }
+        Ok(settings)
+    }
+}
+
+/// An engine that takes jobs. It ends when this is dropped, or this process is gone.
+pub(crate) struct Engine {
+    kind: Kind,
+    endpoint: SocketAddr,
+    logs: PathBuf,
+    group: Group,
+}
+
+/// How long an engine may take until it takes jobs. Two cores that are busy elsewhere need a multiple of the usual 5 seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+impl Engine {
+    /// Starts an engine and waits until it takes jobs.
+    pub(crate) fn start(kind: Kind, settings: &Settings) -> Result<Engine, String> {
+        let (layout, versions) = (Layout::of_cache()?, Versions::read()?);
+        let installed = match install::state(kind.installation(), &layout, &versions)? {
+            State::Ready(place) => place,
+            State::Missing(_) => {
+                let wanted = kind.installation();
+                return Err(format!("{kind} is not installed (cargo xtask engines install {wanted})"));
+            }
+        };
+        let (run, logs) = layout.scratch(kind.name())?;
+        let parts = Parts { run: run.clone(), installed };
+        let [job, control, rest] = free_ports()?;
+        let endpoint = local(job);
+        let mut engine = Engine { kind, endpoint, logs, group: Group::new(&run)? };
+        match kind {
+            Kind::Python => engine.process("job-service", parts.python(job))?,
+            Kind::Prism => engine.process("prism", parts.prism(job))?,
+            Kind::Spark => engine.process("job-server", parts.spark(job))?,
+            Kind::FlinkLocal => engine.process("job-server", flink::local(&parts, job, &settings.flink)?)?,
+            Kind::FlinkCluster => {
+                let ports = flink::Ports { job, control, rest };
+                for (name, command) in flink::cluster(&parts, ports, &settings.flink)? {
+                    engine.process(&name, command)?;
+                }
+                let registered = |_: &mut Engine| flink::task_managers(local(rest)) == flink::TASK_MANAGERS;
+                engine.wait("the TaskManagers to register", registered)?;
+            }
+        }
+        let managers = if kind == Kind::FlinkCluster { flink::TASK_MANAGERS } else { 1 };
+        for (at, command) in settings.beside.iter().enumerate() {
+            for manager in 1..=managers {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", command]).env("TASK_MANAGER", manager.to_string());
+                engine.process(&format!("beside-{}-{manager}", at + 1), shell)?;
+            }
+        }
+        let answers = |engine: &mut Engine| {
+            TcpStream::connect_timeout(&engine.endpoint, Duration::from_secs(1)).is_ok()
+        };
+        engine.wait("its job service to answer", answers)?;
+        Ok(engine)
+    }
+
+    /// `host:port` of the job service.
+    pub(crate) fn endpoint(&self) -> String {
+        self.endpoint.to_string()
+    }
+
+    /// The folder of its processes' logs.
+    pub(crate) fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    /// What is wrong: a process that has ended. One that was started beside may end well.
+    pub(crate) fn failure(&mut self) -> Option<String> {
+        let kind = self.kind;
+        let bad = |(name, status, _): &(&str, ExitStatus, &Path)| {
+            !(name.starts_with("beside-") && status.success())
+        };
+        let (name, status, log) = self.group.ended().find(bad)?;
+        Some(format!("{kind}: {name} ended ({status}): {}{}", log.display(), end_of(log)))
+    }
+
+    fn process(&mut self, name: &str, command: Command) -> Result<(), String> {
+        let log = self.logs.join(format!("{name}.log"));
+        self.group.spawn(name, command, &log)
+    }
+
+    fn wait(&mut self, what: &str, mut done: impl FnMut(&mut Engine) -> bool) -> Result<(), String> {
+        let started = Instant::now();
+        while !done(self) {
+            if let Some(failure) = self.failure() {
+                return Err(failure);
+            }
+            if started.elapsed() > PATIENCE {
+                let seconds = PATIENCE.as_secs();
+                return Err(format!("{}: waited {seconds} s for {what}: {}", self.kind, self.logs.display()));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+/// The last lines of a log, each on its own line; nothing of an empty one.
+fn end_of(log: &Path) -> String {
+    let bytes = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(5)..].iter().map(|line| format!("\n  {line}")).collect()
+}
+
+/// What an engine's commands are made of.
+pub(crate) struct Parts {
+    /// Where the engine is installed.
+    pub(crate) installed: PathBuf,
+    /// Where its files go while it runs.
+    pub(crate) run: PathBuf,
+}
+
+/// Packages of the JDK that Flink, Spark and the serialisers of both reach into; since Java 17 that must be allowed.
+const OPENED: [&str; 13] = [
+    "java.io",
+    "java.lang",
+    "java.lang.invoke",
+    "java.lang.reflect",
+    "java.net",
+    "java.nio",
+    "java.util",
+    "java.util.concurrent",
+    "java.util.concurrent.atomic",
+    "sun.nio.ch",
+    "sun.nio.cs",
+    "sun.security.action",
+    "sun.util.calendar",
+];
+
+impl Parts {
+    fn python(&self, port: u16) -> Command {
+        let mut command = self.command(&self.installed.join("bin/python"));
+        command.args(["-m", "apache_beam.runners.portability.local_job_service_main", "--job_port"]);
+        command.arg(port.to_string());
+        command
+    }
+
+    fn prism(&self, port: u16) -> Command {
+        let mut command = self.command(&self.installed.join("prism"));
+        command.args(["--job_port", &port.to_string(), "--serve_http=false"]);
+        command
+    }
+
+    fn spark(&self, port: u16) -> Command {
+        let mut command = self.java("lib", "-Xmx1536m");
+        command.env("SPARK_LOCAL_IP", "127.0.0.1");
+        for property in
+            ["spark.ui.enabled=false", "spark.driver.host=127.0.0.1", "spark.driver.bindAddress=127.0.0.1"]
+        {
+            command.arg(format!("-D{property}"));
+        }
+        command.arg(format!("-Dspark.local.dir={}", self.run.display()));
+        command.arg("org.apache.beam.runners.spark.SparkJobServerDriver");
+        command.args(["--spark-master-url", "local[2]"]);
+        self.serve(&mut command, port);
+        command
+    }
+
+    /// What all job servers of Java are told.
+    pub(crate) fn serve(&self, command: &mut Command, port: u16) {
+        command.args(["--job-host", "localhost", "--job-port", &port.to_string()]);
+        command.args(["--artifact-port", "0", "--expansion-port", "0", "--artifacts-dir"]);
+        command.arg(self.run.join("artifacts"));
+    }
+
+    /// A Java process with all jars of a directory of the installation; the main class is still to be added.
+    pub(crate) fn java(&self, jars: &str, memory: &str) -> Command {
+        let mut command = self.command(Path::new("java"));
+        command.arg(memory);
+        command.args(OPENED.map(|package| format!("--add-opens=java.base/{package}=ALL-UNNAMED")));
+        command.arg(format!("-Djava.io.tmpdir={}", self.run.display()));
+        command.args([
+            "-Dorg.slf4j.simpleLogger.showDateTime=true",
+            "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+        ]);
+        let mut jars = OsString::from(self.installed.join(jars));
+        jars.push("/*");
+        command.arg("-cp").arg(jars);
+        command
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env("TMPDIR", &self.run).current_dir(&self.run);
+        command
+    }
+}
+
+pub(crate) fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Three ports that no one listens at now.
+fn free_ports() -> Result<[u16; 3], String> {
+    let bind = || TcpListener::bind(local(0)).map_err(|e| format!("cannot listen on 127.0.0.1: {e}"));
+    // All are held before the first is given back, so that they differ.
+    let listeners = [bind()?, bind()?, bind()?];
+    let mut ports = [0; 3];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr().map_err(|e| e.to_string())?.port();
+    }
+    Ok(ports)
+}
+
+/// The body of what a server on this machine answers to a GET.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Result<String, std::io::Error> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    match answer.split_once("\r\n\r\n") {
+        Some((_, body)) => Ok(body.to_owned()),
+        None => Err(std::io::Error::other("the answer has no end of its head")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+
+    use super::*;
+
+    #[test]
+    fn engines_have_names() {
+        for kind in Kind::ALL {
+            assert_eq!(kind.name().parse(), Ok(kind));
+        }
+        let told = "storm".parse::<Kind>().unwrap_err();
+        assert_eq!(told, "there is no engine `storm`, only python, prism, flink-local, flink-cluster, spark");
+    }
+
+    #[test]
+    fn settings_are_read() {
+        let settings =
+            Settings::of(&["--beside", "a b", "--flink", "x.y=1=2", "--beside", "c", "--flink", "x.y=3"])
+                .unwrap();
+        assert_eq!(settings.beside, ["a b", "c"]);
+        assert_eq!(settings.flink, BTreeMap::from([("x.y".to_owned(), "3".to_owned())]));
+        for wrong in [&["--beside"][..], &["--flink", "x"], &["--pool", "x"]] {
+            assert!(Settings::of(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn ports_differ() {
+        let mut ports = free_ports().unwrap().to_vec();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 3);
+        assert!(!ports.contains(&0));
+    }
+
+    #[test]
+    fn a_log_ends_in_its_last_lines_that_say_something() {
+        let place = tempfile::tempdir().unwrap();
+        let log = place.path().join("log");
+        assert_eq!(end_of(&log), "");
+        std::fs::write(&log, b"1\n2\n\n3\n4\n5\n\xff6\n \n").unwrap();
+        assert_eq!(end_of(&log), "\n  2\n  3\n  4\n  5\n  \u{fffd}6");
+    }
+
+    #[test]
+    fn a_body_is_what_follows_the_head() {
+        let listener = TcpListener::bind(local(0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        for (answer, want) in
+            [("HTTP/1.1 200 OK\r\nA: b\r\n\r\n{}\r\n\r\n", Some("{}\r\n\r\n")), ("nonsense", None)]
+        {
+            let server = std::thread::scope(|scope| {
+                let asked = scope.spawn(|| get(address, "/x"));
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = BufReader::new(stream.try_clone().unwrap()).lines();
+                assert_eq!(request.next().unwrap().unwrap(), "GET /x HTTP/1.0");
+                assert!(request.any(|line| line.unwrap().is_empty()));
+                stream.write_all(answer.as_bytes()).unwrap();
+                stream.shutdown(std::net::Shutdown::Both).unwrap();
+                asked.join().unwrap()
+            });
+            assert_eq!(server.ok().as_deref(), want);
+        }
+    }
+}
