@@ -65,7 +65,7 @@ impl<T: Element> Iterable<T> {
                 pages: None,
             },
             Source::State { first, token, state, coder } => {
-                let pages = Some(Pages::new(token.clone(), state.clone()));
+                let pages = Some(Box::new(Pages::new(token.clone(), state.clone())));
                 Iter::Encoded {
                     reader: Reader::new(Bytes::new()),
                     chunks: first.iter(),
@@ -136,7 +136,7 @@ enum Iter<'a, T> {
         coder: &'a Coder<T>,
         state: Option<&'a Arc<dyn IterableState>>,
         /// What comes after the chunks.
-        pages: Option<Pages>,
+        pages: Option<Box<Pages>>,
     },
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tiebeam_core::coder::IterableState;
 use tiebeam_core::{CoderSpec, Error, Result, Timestamp, Window};
 
 /// Encoded values in chunks, none of them cut by a chunk's end, each in nested context.
@@ -12,6 +13,20 @@ pub struct EncodedValues {
     pub chunks: Arc<[Bytes]>,
     /// The number of values in all chunks.
     pub count: usize,
+}
+
+/// The values of a side input.
+#[derive(Clone)]
+pub enum SideValues {
+    /// In this process's memory.
+    Held(EncodedValues),
+    /// With a runner, which gives them page by page under a token.
+    Paged {
+        /// What the runner knows them by.
+        token: Bytes,
+        /// Asks for the pages.
+        state: Arc<dyn IterableState>,
+    },
 }
 
 /// How a side input's values travel between a runner and a worker.
@@ -33,11 +48,11 @@ pub trait Harness: Send + Sync {
     ///
     /// # Errors
     /// When there is no such side input or it can't be read.
-    fn side_input(&self, id: &str, window: &Window, key: Option<&[u8]>) -> Result<EncodedValues>;
+    fn side_input(&self, id: &str, window: &Window, key: Option<&[u8]>) -> Result<SideValues>;
 
     /// How the values and keys of a side input are written by [`side_input`](Harness::side_input), where that is not as
-    /// the step's own coders say: runners put `length_prefix` into coders as they like. The count of values is then not
-    /// known beforehand, and keys are given in nested context.
+    /// the step's own coders say: runners put `length_prefix` into coders as they like. Keys are then given in
+    /// nested context.
     fn wire_coders(&self, id: &str) -> Option<WireCoders> {
         let _ = id;
         None

@@ -18,7 +18,7 @@ pub mod windows;
 
 pub use edge::{AnyBatch, AnyReceiver, BatchSink, EdgeType, EncodedSink, TypedEdge};
 pub use group::{GroupReader, GroupType, KeyedBatch, KeyedSink, TypedGroup};
-pub use harness::{EncodedValues, Harness, WireCoders};
+pub use harness::{EncodedValues, Harness, SideValues, WireCoders};
 pub use par_do::ParDo;
 pub use reshuffle::ReshuffleParts;
 pub use side_input::{Access, SideInputSpec};

@@ -7,12 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tiebeam_core::coder::Coder;
 use tiebeam_core::side_input::SideInputs;
 use tiebeam_core::{
-    CoderSpec, Element, Error, ErrorKind, Iterable, Nesting, Reader, Result, SideMap, SideMultimap, Window,
-    WindowFn,
+    CoderSpec, Element, Error, ErrorKind, Iterable, Nesting, Result, SideMap, SideMultimap, Window, WindowFn,
 };
 
 use crate::group::{GroupType, TypedGroup};
-use crate::harness::Harness;
+use crate::harness::{Harness, SideValues};
 
 /// How a runner must serve a side input: Beam's two access patterns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,22 +138,14 @@ fn iterable<T: Element>(
     key: Option<&[u8]>,
     coder: &Coder<T>,
 ) -> Result<Iterable<T>> {
-    let values = harness.side_input(id, window, key)?;
-    match harness.wire_coders(id) {
-        None => Ok(Iterable::encoded(values.chunks, values.count, coder.clone())),
-        Some(wire) => {
-            let coder = as_written(coder, &wire.value)?;
-            let mut count = 0;
-            for chunk in values.chunks.iter() {
-                let mut reader = Reader::new(chunk.clone());
-                while !reader.is_empty() {
-                    coder.decode(&mut reader, Nesting::Nested)?;
-                    count += 1;
-                }
-            }
-            Ok(Iterable::encoded(values.chunks, count, coder))
-        }
-    }
+    let coder = match harness.wire_coders(id) {
+        None => coder.clone(),
+        Some(wire) => as_written(coder, &wire.value)?,
+    };
+    Ok(match harness.side_input(id, window, key)? {
+        SideValues::Held(values) => Iterable::encoded(values.chunks, values.count, coder),
+        SideValues::Paged { token, state } => Iterable::paged(token, state, coder),
+    })
 }
 
 /// The step's coder as a runner has written it.

@@ -8,7 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use tiebeam_core::{Error, Meta, Result, Timestamp, Window};
-use tiebeam_exec::{AnyBatch, EdgeSpec, EncodedValues, Harness, KeyedBatch, KeyedSink, SideInputSpec};
+use tiebeam_exec::{
+    AnyBatch, EdgeSpec, EncodedValues, Harness, KeyedBatch, KeyedSink, SideInputSpec, SideValues,
+};
 
 use crate::cancel::{CancelToken, Stop};
 
@@ -103,7 +105,7 @@ impl JobHarness {
 }
 
 impl Harness for JobHarness {
-    fn side_input(&self, id: &str, window: &Window, key: Option<&[u8]>) -> Result<EncodedValues> {
+    fn side_input(&self, id: &str, window: &Window, key: Option<&[u8]>) -> Result<SideValues> {
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
         let values = match (ready.as_deref(), key) {
             (Some(Ready::ByWindow(windows)), None) => windows.get(window).cloned(),
@@ -115,7 +117,8 @@ impl Harness for JobHarness {
             }
             (None, _) => return Err(Error::internal(format!("side input {id} is read before it is ready"))),
         };
-        Ok(values.unwrap_or_else(|| EncodedValues { chunks: Arc::from([]), count: 0 }))
+        let none = || EncodedValues { chunks: Arc::from([]), count: 0 };
+        Ok(SideValues::Held(values.unwrap_or_else(none)))
     }
 
     fn is_cancelled(&self) -> bool {

@@ -12,7 +12,9 @@ use tiebeam_core::coder::WindowCoder;
 use tiebeam_core::metrics::{MetricKey, MetricValue};
 use tiebeam_core::{Error, ErrorKind, Reader, Result};
 use tiebeam_exec::edge::EncodedReceiver;
-use tiebeam_exec::{AnyReceiver, EdgeId, EncodedSink, EncodedValues, Harness, SideInputSpec, StepStats};
+use tiebeam_exec::{
+    AnyReceiver, EdgeId, EncodedSink, EncodedValues, Harness, SideInputSpec, SideValues, StepStats,
+};
 use tiebeam_graph::Graph;
 use tiebeam_model::fn_api::{
     Elements, ProcessBundleDescriptor, ProcessBundleRequest, StateGetResponse, StateKey, StateRequest,
@@ -193,6 +195,9 @@ impl WorkerStage {
         let step = step.and_then(|index| self.steps.get(index));
         if let Some(value) = monitoring::user_value(info)? {
             let label = |name| info.labels.get(name).map(String::as_str).unwrap_or_default().into();
+            if label(label::NAMESPACE) == Arc::from(monitoring::STEPS) {
+                return Ok(()); // The same as the element counts and times.
+            }
             let step = step.ok_or_else(|| Error::internal(format!("a metric of no step: {info:?}")))?.clone();
             let key = MetricKey { step, namespace: label(label::NAMESPACE), name: label(label::NAME) };
             self.metrics.push((key, value));
@@ -251,7 +256,12 @@ impl InProcess {
             (Some(key), Some(group)) => Some(group.outer_key(key)?),
             _ => None,
         };
-        self.harness.side_input(&side_input, &window, key.as_deref())
+        match self.harness.side_input(&side_input, &window, key.as_deref())? {
+            SideValues::Held(values) => Ok(values),
+            SideValues::Paged { .. } => {
+                Err(Error::internal("the embedded runner keeps its side inputs itself"))
+            }
+        }
     }
 }
 

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tiebeam_core::coder::{IterableState, WindowCoder};
 use tiebeam_core::{CoderSpec, Error, ErrorKind, Result, Timestamp, Window};
-use tiebeam_exec::{Access, EncodedValues, Harness, WireCoders};
+use tiebeam_exec::{Access, Harness, SideValues, WireCoders};
+use tiebeam_model::Message;
 use tiebeam_model::fn_api::{
-    StateGetRequest, StateKey, StateRequest, state_key, state_request, state_response,
+    StateGetRequest, StateKey, StateRequest, process_bundle_request, state_key, state_request, state_response,
 };
 
+use crate::cache::{Page, PageKey, Scope, StateCache};
 use crate::fn_api::FnApi;
 
 /// Where a side input is found on the runner's side.
@@ -41,13 +43,45 @@ pub(crate) struct WorkerHarness {
 pub(crate) struct BundleChannel {
     pub(crate) api: Arc<dyn FnApi>,
     pub(crate) instruction: Arc<str>,
+    cache: Arc<StateCache>,
+    /// By transform and side input.
+    tokens: Arc<HashMap<(String, String), Bytes>>,
 }
 
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
 impl BundleChannel {
+    /// The runner `api` for a bundle. What was read under one of these tokens in an earlier bundle is not read again.
+    pub(crate) fn new(
+        api: &Arc<dyn FnApi>,
+        instruction: &str,
+        cache: &Arc<StateCache>,
+        tokens: &[process_bundle_request::CacheToken],
+    ) -> Self {
+        let sides = tokens.iter().filter_map(|token| match &token.r#type {
+            Some(process_bundle_request::cache_token::Type::SideInput(side)) => {
+                Some(((side.transform_id.clone(), side.side_input_id.clone()), token.token.clone()))
+            }
+            _ => None,
+        });
+        BundleChannel {
+            api: api.clone(),
+            instruction: instruction.into(),
+            cache: cache.clone(),
+            tokens: Arc::new(sides.collect()),
+        }
+    }
+
+    /// How long pages of that side input may be used.
+    fn scope(&self, transform: &str, side: &str) -> Scope {
+        match self.tokens.get(&(transform.to_owned(), side.to_owned())) {
+            Some(token) => Scope::Token(token.clone()),
+            None => Scope::Bundle(self.instruction.clone()),
+        }
+    }
+
     /// One page of state, and the token of the next while there is one.
-    fn page(&self, key: &StateKey, token: Option<&[u8]>) -> Result<(Bytes, Option<Bytes>)> {
+    fn page(&self, key: &StateKey, token: Option<&[u8]>) -> Result<Page> {
         let id = format!("s{}", REQUESTS.fetch_add(1, Ordering::Relaxed));
         let get =
             StateGetRequest { continuation_token: token.map(Bytes::copy_from_slice).unwrap_or_default() };
@@ -74,27 +108,31 @@ impl BundleChannel {
             _ => Err(refused("the runner answered a state request with something else".to_owned())),
         }
     }
-
-    /// All pages as one buffer: a value may be cut by the end of a page.
-    fn all(&self, key: &StateKey) -> Result<Bytes> {
-        let (first, mut next) = self.page(key, None)?;
-        if next.is_none() {
-            return Ok(first);
-        }
-        let mut whole = BytesMut::from(&first[..]);
-        while let Some(token) = next {
-            let (more, after) = self.page(key, Some(&token))?;
-            whole.extend_from_slice(&more);
-            next = after;
-        }
-        Ok(whole.freeze())
-    }
 }
 
 impl IterableState for BundleChannel {
-    fn page(&self, token: &[u8], page: Option<&[u8]>) -> Result<(Bytes, Option<Bytes>)> {
+    fn page(&self, token: &[u8], page: Option<&[u8]>) -> Result<Page> {
         let runner = state_key::Runner { key: Bytes::copy_from_slice(token) };
         BundleChannel::page(self, &StateKey { r#type: Some(state_key::Type::Runner(runner)) }, page)
+    }
+}
+
+/// The pages of one side input, window and key.
+struct SidePages {
+    channel: BundleChannel,
+    key: StateKey,
+    encoded: Bytes,
+    scope: Scope,
+}
+
+impl IterableState for SidePages {
+    fn page(&self, _: &[u8], page: Option<&[u8]>) -> Result<Page> {
+        let key = PageKey {
+            scope: self.scope.clone(),
+            state: self.encoded.clone(),
+            page: page.map(Bytes::copy_from_slice),
+        };
+        self.channel.cache.get(key, || self.channel.page(&self.key, page))
     }
 }
 
@@ -124,7 +162,7 @@ impl WorkerHarness {
 }
 
 impl Harness for WorkerHarness {
-    fn side_input(&self, id: &str, window: &Window, key: Option<&[u8]>) -> Result<EncodedValues> {
+    fn side_input(&self, id: &str, window: &Window, key: Option<&[u8]>) -> Result<SideValues> {
         let side = self.side(id)?;
         let mut encoded = Vec::new();
         side.window.encode(window, &mut encoded)?;
@@ -151,9 +189,12 @@ impl Harness for WorkerHarness {
                 )));
             }
         };
-        let values = self.channel()?.all(&StateKey { r#type: Some(r#type) })?;
-        // The number is the reader's to find: only it knows where a value ends.
-        Ok(EncodedValues { chunks: Arc::from([values]), count: 0 })
+        let channel = self.channel()?;
+        let key = StateKey { r#type: Some(r#type) };
+        let encoded = Bytes::from(key.encode_to_vec());
+        let scope = channel.scope(&side.transform, &side.local);
+        let state = Arc::new(SidePages { channel, key, encoded, scope });
+        Ok(SideValues::Paged { token: Bytes::new(), state })
     }
 
     fn wire_coders(&self, id: &str) -> Option<WireCoders> {

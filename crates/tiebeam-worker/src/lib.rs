@@ -10,6 +10,7 @@ pub mod payload;
 pub mod windowing;
 
 mod bundle;
+mod cache;
 mod descriptor;
 mod fn_api;
 mod harness;

@@ -16,8 +16,7 @@ pub const STEPS: &str = "tiebeam:steps";
 pub fn step_count(transform: &str, what: &str, step: &str, count: u64) -> Option<MonitoringInfo> {
     let name = format!("{what}|{step}");
     let labels = [(label::PTRANSFORM, transform), (label::NAMESPACE, STEPS), (label::NAME, name.as_str())];
-    (count > 0)
-        .then(|| of(metric::USER_SUM_INT64, metric_type::SUM_INT64, &labels, &[saturated(count)]))
+    (count > 0).then(|| of(metric::USER_SUM_INT64, metric_type::SUM_INT64, &labels, &[saturated(count)]))
 }
 
 fn of(urn: &str, r#type: &str, labels: &[(&str, &str)], values: &[i64]) -> MonitoringInfo {

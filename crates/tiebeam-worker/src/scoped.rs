@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tiebeam_core::{Result, Timestamp, Window};
 use tiebeam_exec::harness::{Timer, UserState};
 use tiebeam_exec::stage::{Build, Built};
-use tiebeam_exec::{EncodedValues, Harness, Operator, SideInputSpec, WireCoders};
+use tiebeam_exec::{Harness, Operator, SideInputSpec, SideValues, WireCoders};
 
 /// The name of a transform's side input within a stage.
 pub(crate) fn scoped_name(transform: &str, view: &str) -> String {
@@ -46,7 +46,7 @@ struct ScopedHarness {
 }
 
 impl Harness for ScopedHarness {
-    fn side_input(&self, id: &str, window: &Window, key: Option<&[u8]>) -> Result<EncodedValues> {
+    fn side_input(&self, id: &str, window: &Window, key: Option<&[u8]>) -> Result<SideValues> {
         self.harness.side_input(&scoped_name(&self.transform, id), window, key)
     }
 

@@ -31,8 +31,9 @@ pub fn capabilities() -> Vec<String> {
         urns::protocol::HARNESS_MONITORING_INFOS,
         urns::protocol::MULTI_CORE_BUNDLE_PROCESSING,
         urns::protocol::CONTROL_REQUEST_ELEMENTS_EMBEDDING,
+        urns::protocol::STATE_CACHING,
     ];
-    let version = concat!("beam:version:sdk_base:tiebeam:", env!("CARGO_PKG_VERSION"));
+    let version = concat!("beam:version:sdk_base:tiebeam/", env!("CARGO_PKG_VERSION"));
     tiebeam_core::coder::urn::MODEL_CODERS
         .iter()
         .chain(&transforms)

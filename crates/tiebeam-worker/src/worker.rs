@@ -14,6 +14,7 @@ use tiebeam_model::fn_api::{
 };
 
 use crate::bundle::Instance;
+use crate::cache::StateCache;
 use crate::fn_api::FnApi;
 use crate::harness::BundleChannel;
 use crate::lower::{Lowered, lower};
@@ -27,12 +28,14 @@ pub struct WorkerOptions {
     pub embed_output: bool,
     /// Bytes of one sink at which a piece is sent on the data stream, while the bundle goes on.
     pub piece: usize,
+    /// The most bytes of side inputs that are kept for later bundles, as runners' cache tokens allow.
+    pub cache_bytes: usize,
 }
 
 impl Default for WorkerOptions {
-    /// Output on the data stream, in pieces of a mebibyte.
+    /// Output on the data stream, in pieces of a mebibyte; 100 mebibytes of side inputs are kept.
     fn default() -> Self {
-        WorkerOptions { embed_output: false, piece: 1 << 20 }
+        WorkerOptions { embed_output: false, piece: 1 << 20, cache_bytes: 100 << 20 }
     }
 }
 
@@ -50,6 +53,7 @@ struct Prepared {
 pub struct Worker {
     library: Library,
     options: WorkerOptions,
+    cache: Arc<StateCache>,
     stages: Mutex<HashMap<String, Arc<Prepared>>>,
     registered: Mutex<HashMap<String, ProcessBundleDescriptor>>,
 }
@@ -64,7 +68,8 @@ impl Worker {
     /// steps that are not of that pipeline, if any are to be run.
     pub fn of(steps: Steps, recipes: Option<Arc<dyn Recipes>>, options: WorkerOptions) -> Self {
         let library = Library::new(steps, recipes);
-        Worker { library, options, stages: Mutex::default(), registered: Mutex::default() }
+        let cache = Arc::new(StateCache::new(options.cache_bytes));
+        Worker { library, options, cache, stages: Mutex::default(), registered: Mutex::default() }
     }
 
     /// The pipeline's steps.
@@ -143,8 +148,10 @@ impl Worker {
             Some(instance) => instance,
             None => Instance::new(&stage.lowered, self.options.embed_output, self.options.piece)?,
         };
-        let channel = BundleChannel { api: api.clone(), instruction: instruction_id.into() };
-        let done = instance.run(channel, request.elements, &stage.lowered)?;
+        let channel = BundleChannel::new(api, instruction_id, &self.cache, &request.cache_tokens);
+        let done = instance.run(channel, request.elements, &stage.lowered);
+        self.cache.end_bundle(instruction_id);
+        let done = done?;
         lock(&stage.idle).push(instance);
         Ok(ProcessBundleResponse {
             monitoring_infos: done.monitoring_infos,

@@ -266,7 +266,7 @@ fn truncated_and_foreign_elements_are_errors() {
 fn a_bundle_of_many_pieces_comes_and_goes_on_the_data_stream() {
     let (graph, main, long) = counting();
     let (_, runner, _) = connected(&graph, &["Count"], &[main, long]);
-    let worker = Worker::new(graph.clone(), WorkerOptions { embed_output: false, piece: 16 });
+    let worker = Worker::new(graph.clone(), WorkerOptions { piece: 16, ..WorkerOptions::default() });
     let source = source_id(input_of(&graph, "Count"));
     for word in ["abcd", "efghi"] {
         let mut piece = data("b7", &source, words(&[word; 300]));

@@ -19,7 +19,9 @@ use tiebeam_model::fn_api::{
 use tiebeam_model::pipeline::{Coder, FunctionSpec, MonitoringInfo, PCollection, PTransform};
 use tiebeam_model::{Message, urns};
 use tiebeam_worker::coders::CoderTable;
-use tiebeam_worker::{FnApi, StagePorts, Steps, Worker, WorkerOptions, describe, sink_id, source_id};
+use tiebeam_worker::{
+    FnApi, StagePorts, Steps, Worker, WorkerOptions, describe, monitoring, sink_id, source_id,
+};
 
 type Serve = dyn Fn(&StateKey) -> Vec<u8> + Send + Sync;
 
@@ -134,6 +136,7 @@ impl Answer {
     pub fn payload(&self, urn: &str, of: &str) -> Vec<u8> {
         let is = |info: &&MonitoringInfo| {
             info.urn == urn
+                && info.labels.get("NAMESPACE").is_none_or(|namespace| namespace != monitoring::STEPS)
                 && ["PTRANSFORM", "PCOLLECTION"].iter().any(|l| info.labels.get(*l).is_some_and(|v| v == of))
         };
         let found: Vec<_> = self.monitoring_infos.iter().filter(is).collect();
