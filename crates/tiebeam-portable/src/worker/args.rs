@@ -146,11 +146,16 @@ fn flag<'a>(args: &'a [String], name: &str) -> Option<&'a str> {
     args.iter().enumerate().find_map(|(i, arg)| {
         let rest = arg.strip_prefix("--")?.strip_prefix(name)?;
         match rest.strip_prefix('=') {
-            Some(value) => Some(value),
+            Some(value) => Some(unquoted(value)),
             None if rest.is_empty() => args.get(i + 1).map(String::as_str),
             None => None,
         }
     })
+}
+
+/// Prism 2.77 puts quotes around the id as if a shell would take them off again; it starts processes without one.
+fn unquoted(value: &str) -> &str {
+    value.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).unwrap_or(value)
 }
 
 /// The address in an endpoint's text form: `url: "localhost:1234"`.
@@ -180,6 +185,8 @@ mod tests {
         let again: Vec<String> = worker.to_flags();
         assert_eq!(WorkerArgs::detect(&again, |_| None).unwrap().unwrap(), worker);
         assert!(detect(&["--provision_endpoint=h:3"], &[]).unwrap().is_err(), "an id is wanted");
+        let prism = detect(&["--id='job-1[a]_x'", "--provision_endpoint=h:3"], &[]).unwrap().unwrap();
+        assert_eq!(prism.id, "job-1[a]_x");
     }
 
     #[test]
