@@ -150,6 +150,24 @@ impl MetricCells {
         taken.collect()
     }
 
+    /// What was gathered since the last drain, while it goes on being gathered.
+    pub fn values(&self) -> Vec<(MetricKey, MetricValue)> {
+        let cells = lock(&self.0);
+        let values = cells.iter().filter_map(|(key, cell)| {
+            let value = match cell {
+                Cell::Counter(c) => {
+                    Some(c.0.load(Ordering::Relaxed)).filter(|n| *n != 0).map(MetricValue::Counter)
+                }
+                Cell::Distribution(d) => {
+                    Some(*lock(&d.0)).filter(|d| d.count != 0).map(MetricValue::Distribution)
+                }
+                Cell::Gauge(g) => lock(&g.0).map(MetricValue::Gauge),
+            };
+            Some((key.clone(), value?))
+        });
+        values.collect()
+    }
+
     /// The metrics of one step.
     pub fn of_step(&self, step: &str) -> StepMetrics {
         StepMetrics { cells: self.clone(), step: step.into() }

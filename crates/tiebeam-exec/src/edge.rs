@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tiebeam_core::coder::{self, Coder, CoderSpec, IterableState, Nesting, Reader};
-use tiebeam_core::{BATCH_SIZE, Batch, BatchBuilder, Element, Error, Receiver, Result, WindowFn, WindowInfo};
+use tiebeam_core::{
+    BATCH_SIZE, Batch, BatchBuilder, Element, Error, Meta, Receiver, Result, WindowFn, WindowInfo,
+};
 
 use crate::flatten::Flatten;
 use crate::par_do::ParDo;
@@ -63,8 +65,8 @@ impl<T: Element> AnyBatch for Batch<T> {
 
     fn slice(&self, range: std::ops::Range<usize>) -> Arc<dyn AnyBatch> {
         let meta = match &self.meta {
-            tiebeam_core::Meta::Uniform(info) => tiebeam_core::Meta::Uniform(info.clone()),
-            tiebeam_core::Meta::Each(infos) => tiebeam_core::Meta::Each(infos[range.clone()].to_vec()),
+            Meta::Uniform(info) => Meta::Uniform(info.clone()),
+            Meta::Each(infos) => Meta::Each(infos[range.clone()].to_vec()),
         };
         Arc::new(Batch { values: self.values[range].to_vec(), meta })
     }
@@ -86,6 +88,15 @@ pub trait EncodedSink: Send {
     /// # Errors
     /// Whatever keeps it from doing so.
     fn accept(&mut self, encoded: &[u8], count: usize) -> Result<()>;
+}
+
+/// Looks at the batches of an edge as they pass, and may hold their ends back.
+pub trait Tap: Send + Sync {
+    /// How many of the batch's elements go on, from its first; the others go nowhere.
+    ///
+    /// # Errors
+    /// Whatever keeps it from saying so.
+    fn pass(&self, batch: &dyn AnyBatch) -> Result<usize>;
 }
 
 /// Takes erased batches into a stage.
@@ -129,6 +140,11 @@ pub trait EdgeType: Send + Sync {
     /// # Errors
     /// An internal one when `into` is of another type.
     fn counted(&self, into: AnyReceiver, count: Arc<std::sync::atomic::AtomicU64>) -> Result<AnyReceiver>;
+    /// A receiver that passes on what the tap lets go.
+    ///
+    /// # Errors
+    /// An internal one when `into` is of another type.
+    fn tapped(&self, into: AnyReceiver, tap: Arc<dyn Tap>) -> Result<AnyReceiver>;
     /// A receiver that keeps batches as they are.
     fn collector(&self, sink: Box<dyn BatchSink>) -> AnyReceiver;
     /// The other end of [`collector`](EdgeType::collector).
@@ -215,6 +231,10 @@ impl<T: Element> EdgeType for TypedEdge<T> {
         Ok(AnyReceiver::new::<T>(Box::new(Counted(into.open::<T>()?, count))))
     }
 
+    fn tapped(&self, into: AnyReceiver, tap: Arc<dyn Tap>) -> Result<AnyReceiver> {
+        Ok(AnyReceiver::new::<T>(Box::new(Tapped(into.open::<T>()?, tap))))
+    }
+
     fn collector(&self, sink: Box<dyn BatchSink>) -> AnyReceiver {
         AnyReceiver::new::<T>(Box::new(Collector(sink)))
     }
@@ -293,6 +313,22 @@ impl<T: Element> Receiver<T> for Counted<T> {
     }
 }
 
+struct Tapped<T>(Box<dyn Receiver<T>>, Arc<dyn Tap>);
+
+impl<T: Element> Receiver<T> for Tapped<T> {
+    fn receive(&mut self, mut batch: Batch<T>) -> Result<()> {
+        let passing = self.1.pass(&batch)?;
+        if passing == 0 {
+            return Ok(());
+        }
+        batch.values.truncate(passing);
+        if let Meta::Each(infos) = &mut batch.meta {
+            infos.truncate(passing);
+        }
+        self.0.receive(batch)
+    }
+}
+
 struct Collector(Box<dyn BatchSink>);
 
 impl<T: Element> Receiver<T> for Collector {
@@ -309,6 +345,9 @@ impl<T: Element> BatchReceiver for Replayer<T> {
     }
 }
 
+/// Encoded bytes that are passed on although their batch has not ended, on both ways.
+const BYTES_AT_ONCE: usize = 1 << 20;
+
 struct Encoder<T> {
     coder: Coder<(T, WindowInfo)>,
     sink: Box<dyn EncodedSink>,
@@ -318,12 +357,19 @@ struct Encoder<T> {
 impl<T: Element> Receiver<T> for Encoder<T> {
     fn receive(&mut self, batch: Batch<T>) -> Result<()> {
         self.buffer.clear();
-        let count = batch.len();
+        let mut count = 0;
         for (i, value) in batch.values.into_iter().enumerate() {
             let pair = (value, batch.meta.get(i).clone());
             self.coder.encode(&pair, &mut self.buffer, Nesting::Nested)?;
+            count += 1;
+            // A batch of images, say, is not held a second time as a whole.
+            if self.buffer.len() >= BYTES_AT_ONCE {
+                self.sink.accept(&self.buffer, count)?;
+                self.buffer.clear();
+                count = 0;
+            }
         }
-        self.sink.accept(&self.buffer, count)
+        if count == 0 { Ok(()) } else { self.sink.accept(&self.buffer, count) }
     }
 }
 
@@ -339,11 +385,14 @@ impl<T: Element> EncodedReceiver for Decoder<T> {
             reader = reader.with_state(state);
         }
         let mut batch = BatchBuilder::default();
+        let mut start = reader.position();
         while !reader.is_empty() {
             let (value, info) = self.coder.decode(&mut reader, Nesting::Nested)?;
             batch.push(value, &info);
-            if batch.len() >= BATCH_SIZE {
+            // Few large elements are a batch, too.
+            if batch.len() >= BATCH_SIZE || reader.position() - start >= BYTES_AT_ONCE {
                 self.into.receive(batch.take())?;
+                start = reader.position();
             }
         }
         if batch.is_empty() { Ok(()) } else { self.into.receive(batch.take()) }

@@ -16,11 +16,11 @@ pub mod stage;
 pub mod window_table;
 pub mod windows;
 
-pub use edge::{AnyBatch, AnyReceiver, BatchSink, EdgeType, EncodedSink, TypedEdge};
+pub use edge::{AnyBatch, AnyReceiver, BatchSink, EdgeType, EncodedSink, Tap, TypedEdge};
 pub use group::{GroupReader, GroupType, KeyedBatch, KeyedSink, TypedGroup};
 pub use harness::{EncodedValues, Harness, SideValues, WireCoders};
 pub use par_do::ParDo;
 pub use reshuffle::ReshuffleParts;
 pub use side_input::{Access, SideInputSpec};
-pub use stage::{EdgeId, EdgeSpec, NodeSpec, Operator, Stage, StageSpec, StepStats};
+pub use stage::{EdgeId, EdgeSpec, NodeSpec, Operator, Stage, StageSpec, StageWatch, StepStats};
 pub use window_table::WindowTable;

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tiebeam_core::metrics::MetricCells;
+use tiebeam_core::metrics::{MetricCells, MetricKey, MetricValue};
 use tiebeam_core::{Batch, Element, Error, ErrorKind, Receiver, Result, SetupContext, WindowingStrategy};
 
-use crate::edge::{AnyReceiver, EdgeType};
+use crate::edge::{AnyReceiver, EdgeType, Tap};
 use crate::harness::Harness;
 use crate::side_input::SideInputSpec;
 
@@ -218,6 +218,32 @@ pub struct StepStats {
 /// A step, its operator's instance, and the nanoseconds spent in it.
 type WiredNode = (Arc<str>, Arc<Mutex<dyn Node>>, Arc<AtomicU64>);
 
+/// Looks at a stage instance from another thread, while bundles go through it.
+#[derive(Clone)]
+pub struct StageWatch {
+    nanos: Vec<(Arc<str>, Arc<AtomicU64>)>,
+    counts: Vec<(EdgeId, Arc<AtomicU64>)>,
+    metrics: MetricCells,
+}
+
+impl StageWatch {
+    /// What went through since the last [`drain_stats`](Stage::drain_stats). Steps are charged when a batch leaves them.
+    pub fn stats(&self) -> StepStats {
+        StepStats {
+            elements: self.counts.iter().map(|(edge, n)| (*edge, n.load(Ordering::Relaxed))).collect(),
+            nanos: self.nanos.iter().map(|(step, n)| (step.clone(), n.load(Ordering::Relaxed))).collect(),
+        }
+    }
+
+    /// The metrics of its steps since they were last drained.
+    pub fn metrics(&self) -> Vec<(MetricKey, MetricValue)> {
+        self.metrics.values()
+    }
+}
+
+/// What taps an edge, if anything does.
+pub type TapOf<'a> = dyn Fn(&EdgeSpec) -> Option<Arc<dyn Tap>> + 'a;
+
 /// One wired instance of a stage. Used by one thread at a time.
 pub struct Stage {
     name: Arc<str>,
@@ -240,6 +266,19 @@ impl Stage {
         sinks: Vec<(EdgeId, AnyReceiver)>,
         harness: &Arc<dyn Harness>,
     ) -> Result<Stage> {
+        Stage::build_tapped(spec, sinks, harness, &|_| None)
+    }
+
+    /// The same, with taps on edges.
+    ///
+    /// # Errors
+    /// Internal ones, when the wiring is wrong.
+    pub fn build_tapped(
+        spec: &StageSpec,
+        sinks: Vec<(EdgeId, AnyReceiver)>,
+        harness: &Arc<dyn Harness>,
+        tap: &TapOf<'_>,
+    ) -> Result<Stage> {
         let mut consumers: HashMap<EdgeId, Vec<AnyReceiver>> = HashMap::new();
         for (edge, receiver) in sinks {
             consumers.entry(edge).or_default().push(receiver);
@@ -247,10 +286,16 @@ impl Stage {
         let mut counts = Vec::new();
         let mut close =
             |edge: EdgeId, consumers: &mut HashMap<EdgeId, Vec<AnyReceiver>>| -> Result<AnyReceiver> {
-                let edge_type = &spec.edge(edge)?.edge_type;
+                let edge_spec = spec.edge(edge)?;
+                let edge_type = &edge_spec.edge_type;
                 let count = Arc::new(AtomicU64::new(0));
                 counts.push((edge, count.clone()));
-                edge_type.counted(edge_type.tee(consumers.remove(&edge).unwrap_or_default())?, count)
+                let all = edge_type.tee(consumers.remove(&edge).unwrap_or_default())?;
+                let all = match tap(edge_spec) {
+                    Some(tap) => edge_type.tapped(all, tap)?,
+                    None => all,
+                };
+                edge_type.counted(all, count)
             };
         let mut nodes = Vec::with_capacity(spec.nodes.len());
         for node in spec.nodes.iter().rev() {
@@ -298,6 +343,15 @@ impl Stage {
     /// The metrics of its steps.
     pub fn metrics(&self) -> &MetricCells {
         &self.metrics
+    }
+
+    /// What other threads look at it by.
+    pub fn watch(&self) -> StageWatch {
+        StageWatch {
+            nanos: self.nodes.iter().map(|(step, _, n)| (step.clone(), n.clone())).collect(),
+            counts: self.counts.clone(),
+            metrics: self.metrics.clone(),
+        }
     }
 
     /// What went through since the last call.

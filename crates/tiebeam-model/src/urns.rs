@@ -97,6 +97,8 @@ urns! {
     /// Features of workers and runners.
     pub mod protocol {
         PROGRESS_REPORTING = "beam:protocol:progress_reporting:v1": "Bundles say how far they are.";
+        SDK_CONSUMING_RECEIVED_DATA =
+            "beam:protocol:sdk_consuming_received_data:v1": "Bundles say whether they wait for input.";
         WORKER_STATUS = "beam:protocol:worker_status:v1": "Workers say what they do.";
         MULTI_CORE_BUNDLE_PROCESSING =
             "beam:protocol:multi_core_bundle_processing:v1": "One worker runs many bundles at a time.";

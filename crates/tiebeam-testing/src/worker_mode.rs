@@ -30,6 +30,8 @@ use tiebeam_worker::{
 
 /// Bytes of state in one answer: few, so that values are cut by the end of a page.
 const PAGE: usize = 50;
+/// Bytes of output in one piece: few, so that some bundles put theirs into the answer and others send it before.
+const PIECE: usize = 2_000;
 
 /// Executes stages by a worker that has built the same graph.
 pub struct WorkerExecutor {
@@ -44,7 +46,7 @@ impl WorkerExecutor {
     /// For a runner of `graph`, with a worker of `again`: the same pipeline built a second time, as a worker elsewhere
     /// builds it.
     pub fn new(graph: Arc<Graph>, again: Arc<Graph>) -> Self {
-        let options = WorkerOptions { embed_output: true, ..WorkerOptions::default() };
+        let options = WorkerOptions { embed_output: true, piece: PIECE, ..WorkerOptions::default() };
         WorkerExecutor {
             steps: Steps::new(graph),
             worker: Arc::new(Worker::new(again, options)),
@@ -90,10 +92,12 @@ impl StageExecutor for WorkerExecutor {
         let edge_type = spec.edge(root)?.edge_type.with_coder(&element)?;
         let feeder = Feeder::new(stage, edge_type.encoder(&window, Box::new(Gather(input.clone())))?)?;
         let sides = spec.nodes.iter().flat_map(|node| node.operator.side_inputs());
+        let sent = Arc::new(Mutex::new(Vec::new()));
         let api = InProcess {
             descriptors: self.descriptors.clone(),
             harness: harness.clone(),
             sides: sides.map(|side| (side.id.to_string(), side.clone())).collect(),
+            sent: sent.clone(),
         };
         Ok(Box::new(WorkerStage {
             worker: self.worker.clone(),
@@ -103,6 +107,7 @@ impl StageExecutor for WorkerExecutor {
             steps: spec.nodes.iter().map(|node| node.step.clone()).collect(),
             feeder,
             input,
+            sent,
             decoders,
             bundles: self.bundles.clone(),
             metrics: Vec::new(),
@@ -130,6 +135,7 @@ struct WorkerStage {
     steps: Vec<Arc<str>>,
     feeder: Feeder,
     input: Arc<Mutex<Vec<u8>>>,
+    sent: Arc<Mutex<Vec<elements::Data>>>,
     decoders: HashMap<String, Box<dyn EncodedReceiver>>,
     bundles: Arc<AtomicUsize>,
     metrics: Vec<(MetricKey, MetricValue)>,
@@ -139,6 +145,7 @@ struct WorkerStage {
 impl OpenStage for WorkerStage {
     fn run_bundle(&mut self, work: &Work) -> Result<()> {
         lock(&self.input).clear();
+        lock(&self.sent).clear();
         self.feeder.feed(work)?;
         let instruction = format!("bundle-{}", self.bundles.fetch_add(1, Ordering::Relaxed));
         let input = Bytes::from(std::mem::take(&mut *lock(&self.input)));
@@ -157,7 +164,12 @@ impl OpenStage for WorkerStage {
         };
         let done = self.worker.process_bundle(&instruction, request, &self.api)?;
         let mut open: Vec<&String> = self.decoders.keys().collect();
-        let data = done.elements.unwrap_or_default().data;
+        let mut data = std::mem::take(&mut *lock(&self.sent));
+        match done.elements {
+            Some(embedded) if data.is_empty() => data = embedded.data,
+            Some(_) => return Err(Error::internal("the worker both sent and embedded output")),
+            None => {}
+        }
         for piece in &data {
             if piece.is_last {
                 open.retain(|sink| **sink != piece.transform_id);
@@ -227,6 +239,8 @@ struct InProcess {
     descriptors: Arc<Mutex<HashMap<String, ProcessBundleDescriptor>>>,
     harness: Arc<dyn Harness>,
     sides: HashMap<String, SideInputSpec>,
+    /// What went onto the data stream.
+    sent: Arc<Mutex<Vec<elements::Data>>>,
 }
 
 impl InProcess {
@@ -285,6 +299,11 @@ impl FnApi for InProcess {
         let get = StateGetResponse { continuation_token, data: whole.slice(at.min(end)..end) };
         let response = Some(state_response::Response::Get(get));
         Ok(StateResponse { id: request.id, error: String::new(), response })
+    }
+
+    fn send(&self, _: &str, elements: Elements) -> Result<()> {
+        lock(&self.sent).extend(elements.data);
+        Ok(())
     }
 
     fn is_cancelled(&self, _: &str) -> bool {

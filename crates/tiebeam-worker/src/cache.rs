@@ -93,7 +93,6 @@ impl StateCache {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn stats(&self) -> CacheStats {
         self.lock().stats
     }

@@ -13,13 +13,18 @@ mod bundle;
 mod cache;
 mod descriptor;
 mod fn_api;
+mod gate;
 mod harness;
 mod lower;
 mod map_windows;
 mod messages;
 mod options;
+mod outbox;
 mod recipe;
+mod running;
+mod sampling;
 mod scoped;
+mod short_ids;
 mod to_proto;
 mod worker;
 

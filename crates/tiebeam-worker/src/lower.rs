@@ -45,6 +45,8 @@ pub(crate) struct Lowered {
     pub(crate) sinks: Vec<Port>,
     /// The PCollection's id of each edge.
     pub(crate) pcollections: HashMap<EdgeId, String>,
+    /// The runner's coder of each PCollection, where it tells one.
+    pub(crate) element_coders: HashMap<EdgeId, CoderSpec>,
     /// The transform's id of each step.
     pub(crate) transforms: HashMap<Arc<str>, String>,
     pub(crate) sides: HashMap<Arc<str>, SidePort>,
@@ -416,6 +418,11 @@ impl<'a> Lowering<'a> {
     fn finish(self) -> Result<Lowered> {
         let pcollections: HashMap<EdgeId, String> =
             self.edges.iter().map(|(id, edge)| (*edge, (*id).to_owned())).collect();
+        let coder = |id: &str| {
+            let pcollection = self.descriptor.pcollections.get(id)?;
+            coder_spec(&self.descriptor.coders, &pcollection.coder_id).ok()
+        };
+        let element_coders = self.edges.iter().filter_map(|(id, edge)| Some((*edge, coder(id)?))).collect();
         let mut used: BTreeSet<EdgeId> =
             self.sources.iter().chain(&self.sinks).map(|port| port.edge).collect();
         used.extend(self.drafts.iter().flat_map(|draft| draft.inputs.iter().chain(&draft.outputs)));
@@ -452,6 +459,7 @@ impl<'a> Lowering<'a> {
             sources: self.sources,
             sinks: self.sinks,
             pcollections,
+            element_coders,
             transforms,
             sides: self.sides,
         })

@@ -1,11 +1,17 @@
 //! Metrics as Beam's monitoring infos.
 
+use std::collections::HashMap;
+
 use tiebeam_core::coder::write_varint;
 use tiebeam_core::metrics::DistributionValue;
 use tiebeam_core::metrics::{MetricKey, MetricValue};
 use tiebeam_core::{Error, ErrorKind, Reader, Result};
+use tiebeam_exec::{EdgeId, StepStats};
 use tiebeam_model::pipeline::MonitoringInfo;
 use tiebeam_model::urns::{label, metric, metric_type};
+
+use crate::harness::now;
+use crate::lower::Lowered;
 
 /// The namespace of counters that tell what went in and out of each step, by its path: `in|PATH`, `out0|PATH`, and `nanos|PATH` for
 /// the time spent in it. Beam's own element counts name PCollections, which engines rename or keep to themselves; users'
@@ -17,6 +23,56 @@ pub fn step_count(transform: &str, what: &str, step: &str, count: u64) -> Option
     let name = format!("{what}|{step}");
     let labels = [(label::PTRANSFORM, transform), (label::NAMESPACE, STEPS), (label::NAME, name.as_str())];
     (count > 0).then(|| of(metric::USER_SUM_INT64, metric_type::SUM_INT64, &labels, &[saturated(count)]))
+}
+
+/// What a bundle has counted.
+pub(crate) struct Counted {
+    pub(crate) stats: StepStats,
+    pub(crate) metrics: Vec<(MetricKey, MetricValue)>,
+    /// How far each source was read, by its transform.
+    pub(crate) read: Vec<(String, u64)>,
+}
+
+/// All of it as messages, in the names of the stage's descriptor.
+pub(crate) fn monitoring_infos(lowered: &Lowered, counted: Counted) -> Vec<MonitoringInfo> {
+    let mut infos = Vec::new();
+    let counts: HashMap<EdgeId, u64> = counted.stats.elements.into_iter().collect();
+    for (edge, count) in &counts {
+        if let Some(pcollection) = lowered.pcollections.get(edge) {
+            infos.push(element_count(pcollection, *count));
+        }
+    }
+    infos.extend(counted.read.iter().map(|(transform, count)| read_index(transform, *count)));
+    for (step, nanos) in counted.stats.nanos {
+        if let Some(transform) = lowered.transforms.get(&step) {
+            infos.push(total_msecs(transform, nanos));
+            infos.extend(step_count(transform, "nanos", &step, nanos));
+        }
+    }
+    for node in &lowered.spec.nodes {
+        let Some(transform) = lowered.transforms.get(&node.step) else { continue };
+        let count = |edge: &EdgeId| counts.get(edge).copied().unwrap_or_default();
+        let read = node.inputs.iter().map(count).sum();
+        infos.extend(step_count(transform, "in", &node.step, read));
+        for (i, edge) in node.outputs.iter().enumerate() {
+            infos.extend(step_count(transform, &format!("out{i}"), &node.step, count(edge)));
+        }
+    }
+    let now = now().millis();
+    for (key, value) in counted.metrics {
+        if let Some(transform) = lowered.transforms.get(&key.step) {
+            infos.push(user(transform, &key, &value, now));
+        }
+    }
+    infos
+}
+
+/// A counter or gauge of the worker itself, of no transform.
+pub(crate) fn of_worker(name: &str, value: &MetricValue, now_millis: i64) -> MonitoringInfo {
+    let key = MetricKey { step: "".into(), namespace: "tiebeam:worker".into(), name: name.into() };
+    let mut info = user("", &key, value, now_millis);
+    info.labels.remove(label::PTRANSFORM);
+    info
 }
 
 fn of(urn: &str, r#type: &str, labels: &[(&str, &str)], values: &[i64]) -> MonitoringInfo {

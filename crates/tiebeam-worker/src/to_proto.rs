@@ -28,10 +28,15 @@ pub fn capabilities() -> Vec<String> {
     ];
     let protocols = [
         urns::protocol::PROGRESS_REPORTING,
+        urns::protocol::SDK_CONSUMING_RECEIVED_DATA,
         urns::protocol::HARNESS_MONITORING_INFOS,
+        urns::protocol::MONITORING_INFO_SHORT_IDS,
+        urns::protocol::WORKER_STATUS,
+        urns::protocol::DATA_SAMPLING,
         urns::protocol::MULTI_CORE_BUNDLE_PROCESSING,
-        urns::protocol::CONTROL_REQUEST_ELEMENTS_EMBEDDING,
         urns::protocol::STATE_CACHING,
+        urns::protocol::CONTROL_REQUEST_ELEMENTS_EMBEDDING,
+        urns::protocol::CONTROL_RESPONSE_ELEMENTS_EMBEDDING,
     ];
     let version = concat!("beam:version:sdk_base:tiebeam/", env!("CARGO_PKG_VERSION"));
     tiebeam_core::coder::urn::MODEL_CODERS

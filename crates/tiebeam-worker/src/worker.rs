@@ -1,47 +1,67 @@
 //! [`Worker`]: answers a runner's instructions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+use tiebeam_core::metrics::MetricValue;
 use tiebeam_core::{Error, ErrorKind, Result};
 use tiebeam_graph::Graph;
 use tiebeam_model::fn_api::{
     FinalizeBundleResponse, HarnessMonitoringInfosResponse, InstructionRequest, InstructionResponse,
     MonitoringInfosMetadataResponse, ProcessBundleDescriptor, ProcessBundleProgressResponse,
-    ProcessBundleRequest, ProcessBundleResponse, ProcessBundleSplitResponse, RegisterResponse,
-    SampleDataResponse, instruction_request::Request, instruction_response::Response,
+    ProcessBundleRequest, ProcessBundleResponse, RegisterResponse, instruction_request::Request,
+    instruction_response::Response,
 };
+use tiebeam_model::pipeline::MonitoringInfo;
 
-use crate::bundle::Instance;
+use crate::bundle::{Done, Instance};
 use crate::cache::StateCache;
 use crate::fn_api::FnApi;
-use crate::harness::BundleChannel;
+use crate::harness::{BundleChannel, now};
 use crate::lower::{Lowered, lower};
+use crate::monitoring;
 use crate::payload::Steps;
 use crate::recipe::{Library, Recipes};
+use crate::running::Bundles;
+use crate::sampling::Sampler;
+use crate::short_ids::ShortIds;
 
 /// How a worker behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerOptions {
-    /// Whether output is put into the answer and not onto the data stream: for runners that say they understand it.
+    /// Whether output of less than a piece is put into the answer and not onto the data stream: for runners that say they
+    /// understand it.
     pub embed_output: bool,
     /// Bytes of one sink at which a piece is sent on the data stream, while the bundle goes on.
     pub piece: usize,
     /// The most bytes of side inputs that are kept for later bundles, as runners' cache tokens allow.
     pub cache_bytes: usize,
+    /// Whether some elements of each PCollection are kept, for runners that show them.
+    pub data_sampling: bool,
+    /// Whether metrics are told by their short ids alone: for runners that say they understand these.
+    pub short_ids_only: bool,
 }
 
 impl Default for WorkerOptions {
-    /// Output on the data stream, in pieces of a mebibyte; 100 mebibytes of side inputs are kept.
+    /// Output on the data stream, in pieces of a mebibyte; 100 mebibytes of side inputs are kept; no samples; metrics in
+    /// full and by short ids.
     fn default() -> Self {
-        WorkerOptions { embed_output: false, piece: 1 << 20, cache_bytes: 100 << 20 }
+        WorkerOptions {
+            embed_output: false,
+            piece: 1 << 20,
+            cache_bytes: 100 << 20,
+            data_sampling: false,
+            short_ids_only: false,
+        }
     }
 }
 
 /// A stage that is ready to run, with the wired instances that are idle.
 struct Prepared {
-    lowered: Lowered,
+    lowered: Arc<Lowered>,
     idle: Mutex<Vec<Instance>>,
 }
 
@@ -54,6 +74,11 @@ pub struct Worker {
     library: Library,
     options: WorkerOptions,
     cache: Arc<StateCache>,
+    sampler: Option<Sampler>,
+    short_ids: ShortIds,
+    bundles: Bundles,
+    /// Bundles that ended well, and the others.
+    ended: [AtomicU64; 2],
     stages: Mutex<HashMap<String, Arc<Prepared>>>,
     registered: Mutex<HashMap<String, ProcessBundleDescriptor>>,
 }
@@ -68,8 +93,17 @@ impl Worker {
     /// steps that are not of that pipeline, if any are to be run.
     pub fn of(steps: Steps, recipes: Option<Arc<dyn Recipes>>, options: WorkerOptions) -> Self {
         let library = Library::new(steps, recipes);
-        let cache = Arc::new(StateCache::new(options.cache_bytes));
-        Worker { library, options, cache, stages: Mutex::default(), registered: Mutex::default() }
+        Worker {
+            library,
+            options,
+            cache: Arc::new(StateCache::new(options.cache_bytes)),
+            sampler: options.data_sampling.then(Sampler::default),
+            short_ids: ShortIds::default(),
+            bundles: Bundles::default(),
+            ended: Default::default(),
+            stages: Mutex::default(),
+            registered: Mutex::default(),
+        }
     }
 
     /// The pipeline's steps.
@@ -106,22 +140,32 @@ impl Worker {
                 }
                 Response::Register(RegisterResponse {})
             }
-            // Nothing is held back for a commit, split off or sampled, and metrics are sent in full with each bundle, so
-            // there is nothing to say: but a runner waits for the answer.
-            Some(Request::ProcessBundleProgress(_)) => {
-                Response::ProcessBundleProgress(ProcessBundleProgressResponse::default())
+            Some(Request::ProcessBundleProgress(request)) => {
+                let (infos, consuming) = self.bundles.progress(&request.instruction_id);
+                let (monitoring_data, monitoring_infos) = self.told(infos);
+                Response::ProcessBundleProgress(ProcessBundleProgressResponse {
+                    monitoring_infos,
+                    monitoring_data,
+                    consuming_received_data: Some(consuming),
+                })
             }
-            Some(Request::ProcessBundleSplit(_)) => {
-                Response::ProcessBundleSplit(ProcessBundleSplitResponse::default())
+            Some(Request::ProcessBundleSplit(request)) => {
+                Response::ProcessBundleSplit(self.bundles.split(&request))
             }
+            // No step holds anything back until its bundle is committed: there is nothing to do, but a runner waits.
             Some(Request::FinalizeBundle(_)) => Response::FinalizeBundle(FinalizeBundleResponse {}),
-            Some(Request::MonitoringInfos(_)) => {
-                Response::MonitoringInfos(MonitoringInfosMetadataResponse::default())
+            Some(Request::MonitoringInfos(request)) => {
+                let monitoring_info = self.short_ids.infos(&request.monitoring_info_id)?;
+                Response::MonitoringInfos(MonitoringInfosMetadataResponse { monitoring_info })
             }
             Some(Request::HarnessMonitoringInfos(_)) => {
-                Response::HarnessMonitoringInfos(HarnessMonitoringInfosResponse::default())
+                let monitoring_data = self.short_ids.of(&self.own_metrics());
+                Response::HarnessMonitoringInfos(HarnessMonitoringInfosResponse { monitoring_data })
             }
-            Some(Request::SampleData(_)) => Response::SampleData(SampleDataResponse::default()),
+            Some(Request::SampleData(request)) => {
+                let taken = self.sampler.as_ref().map(|sampler| sampler.take(&request));
+                Response::SampleData(taken.unwrap_or_default())
+            }
             None => {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
@@ -142,22 +186,58 @@ impl Worker {
         request: ProcessBundleRequest,
         api: &Arc<dyn FnApi>,
     ) -> Result<ProcessBundleResponse> {
+        let done = self.run_bundle(instruction_id, request, api);
+        self.cache.end_bundle(instruction_id);
+        self.ended[usize::from(done.is_err())].fetch_add(1, Ordering::Relaxed);
+        let done = done?;
+        let (monitoring_data, monitoring_infos) = self.told(done.monitoring_infos);
+        Ok(ProcessBundleResponse {
+            monitoring_infos,
+            monitoring_data,
+            elements: done.embedded,
+            ..ProcessBundleResponse::default()
+        })
+    }
+
+    fn run_bundle(&self, id: &str, request: ProcessBundleRequest, api: &Arc<dyn FnApi>) -> Result<Done> {
         let stage = self.stage(&request.process_bundle_descriptor_id, api)?;
         let idle = lock(&stage.idle).pop();
         let mut instance = match idle {
             Some(instance) => instance,
-            None => Instance::new(&stage.lowered, self.options.embed_output, self.options.piece)?,
+            None => Instance::new(&stage.lowered, &self.options, self.sampler.as_ref())?,
         };
-        let channel = BundleChannel::new(api, instruction_id, &self.cache, &request.cache_tokens);
-        let done = instance.run(channel, request.elements, &stage.lowered);
-        self.cache.end_bundle(instruction_id);
-        let done = done?;
+        let running = instance.begin();
+        let entry = self.bundles.enter(id, &running);
+        let channel = BundleChannel::new(api, id, &self.cache, &request.cache_tokens);
+        let done = instance.run(channel, request.elements, &running)?;
+        drop(entry);
         lock(&stage.idle).push(instance);
-        Ok(ProcessBundleResponse {
-            monitoring_infos: done.monitoring_infos,
-            elements: done.embedded,
-            ..ProcessBundleResponse::default()
-        })
+        Ok(done)
+    }
+
+    /// Metrics as they are told: by short ids, and in full unless the runner has no use for that.
+    fn told(&self, infos: Vec<MonitoringInfo>) -> (BTreeMap<String, Bytes>, Vec<MonitoringInfo>) {
+        let by_short_id = self.short_ids.of(&infos);
+        (by_short_id, if self.options.short_ids_only { Vec::new() } else { infos })
+    }
+
+    /// What the worker counts that is of no bundle.
+    fn own_metrics(&self) -> Vec<MonitoringInfo> {
+        let stats = self.cache.stats();
+        let [done, failed] = self.ended.each_ref().map(|n| n.load(Ordering::Relaxed));
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let counters = [
+            ("bundles_done", done),
+            ("bundles_failed", failed),
+            ("state_cache_hits", stats.hits),
+            ("state_cache_misses", stats.misses),
+            ("state_cache_evictions", stats.evictions),
+        ];
+        let bytes = ("state_cache_bytes", MetricValue::Gauge(number(stats.bytes as u64)));
+        let counters = counters.map(|(name, n)| (name, MetricValue::Counter(number(n))));
+        let now = now().millis();
+        let all = counters.into_iter().chain([bytes]);
+        all.map(|(name, value)| monitoring::of_worker(name, &value, now)).collect()
     }
 
     /// The stage of that id, lowered at most once.
@@ -173,7 +253,7 @@ impl Worker {
                     .with_source(error)
             })?,
         };
-        let lowered = lower(&descriptor, &self.library)?;
+        let lowered = Arc::new(lower(&descriptor, &self.library)?);
         let prepared = Arc::new(Prepared { lowered, idle: Mutex::default() });
         Ok(lock(&self.stages).entry(id.to_owned()).or_insert(prepared).clone())
     }

@@ -1,4 +1,4 @@
-//! One key with more values than anyone wants in memory: they lie with the runner, and are read page by page.
+//! More than anyone wants in memory: the values of one key that lie with the runner, and bundles of large elements.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -15,11 +15,11 @@ use tiebeam_core::{CoderSpec, CombineFn, Element, Iterable, Nesting, Result};
 use tiebeam_exec::EdgeId;
 use tiebeam_graph::{Create, Pipeline};
 use tiebeam_model::fn_api::{
-    ProcessBundleDescriptor, ProcessBundleRequest, StateGetResponse, StateRequest, StateResponse, state_key,
-    state_request, state_response,
+    Elements, ProcessBundleDescriptor, ProcessBundleRequest, StateGetResponse, StateRequest, StateResponse,
+    state_key, state_request, state_response,
 };
 use tiebeam_model::urns;
-use tiebeam_worker::{FnApi, Worker, sink_id, source_id};
+use tiebeam_worker::{FnApi, Worker, WorkerOptions, sink_id, source_id};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -172,6 +172,76 @@ impl CombineFn for Greatest {
 
     fn extract_output(&self, greatest: Bytes) -> Bytes {
         greatest
+    }
+}
+
+/// A runner that makes a bundle's input piece by piece and throws its output away.
+struct Stream {
+    descriptor: ProcessBundleDescriptor,
+    source: String,
+    pieces: AtomicUsize,
+    sent: AtomicUsize,
+    largest: AtomicUsize,
+}
+
+/// Elements of 64 KiB, 16 to a piece.
+const ELEMENT: usize = 64 << 10;
+
+impl FnApi for Stream {
+    fn descriptor(&self, _: &str) -> Result<ProcessBundleDescriptor> {
+        Ok(self.descriptor.clone())
+    }
+
+    fn receive(&self, instruction: &str, _: &str) -> Result<Elements> {
+        let n = self.pieces.fetch_add(1, Ordering::Relaxed);
+        let bytes = encoded(Bytes::coder(), GLOBAL, &global(&vec![Bytes::from(vec![n as u8; ELEMENT]); 16]));
+        let mut elements = data(instruction, &self.source, bytes);
+        if n < TOTAL / ELEMENT / 16 {
+            elements.data.truncate(1);
+        }
+        Ok(elements)
+    }
+
+    fn send(&self, _: &str, elements: Elements) -> Result<()> {
+        let bytes = elements.data.iter().map(|data| data.data.len()).sum();
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+        self.largest.fetch_max(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn large_elements_go_through_in_little_memory() {
+    let _alone = ALONE.lock().unwrap();
+    let p = Pipeline::new();
+    p.apply(Create::of([Bytes::new()]))
+        .step("Twice")
+        .map(|bytes: Bytes| Bytes::from([bytes.clone(), bytes].concat()));
+    let graph = p.build().unwrap();
+    let (source, out) = (input_of(&graph, "Twice"), edge_of(&graph, "Twice"));
+    for embed_output in [true, false] {
+        let worker = Worker::new(graph.clone(), WorkerOptions { embed_output, ..WorkerOptions::default() });
+        let (_, _, descriptor) = connected(&graph, &["Twice"], &[out]);
+        let api = Arc::new(Stream {
+            descriptor,
+            source: source_id(source),
+            pieces: AtomicUsize::new(0),
+            sent: AtomicUsize::new(0),
+            largest: AtomicUsize::new(0),
+        });
+        let request = ProcessBundleRequest {
+            process_bundle_descriptor_id: "stage".to_owned(),
+            ..ProcessBundleRequest::default()
+        };
+        let as_api: Arc<dyn FnApi> = api.clone();
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        let done = worker.process_bundle("b1", request, &as_api).unwrap();
+        let peak = MEMORY.peak_usage().saturating_sub(before);
+        assert_eq!(done.elements, None, "too much for an answer");
+        assert!(api.sent.load(Ordering::Relaxed) > 2 * TOTAL);
+        assert!(api.largest.load(Ordering::Relaxed) < 4 << 20);
+        assert!(peak < 2 * ENOUGH, "{peak} bytes");
     }
 }
 
