@@ -1,11 +1,13 @@
 //! gRPC as this crate uses it: one runtime a process, channels without the default message limits, the worker's id on
 //! every call.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tiebeam_core::{Error, ErrorKind, Result};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinHandle};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::transport::{Channel, Endpoint};
@@ -100,6 +102,37 @@ impl Interceptor for Identity {
         }
         Ok(request)
     }
+}
+
+/// Tasks that end when this is dropped. Java's engines never complete a stream that their worker has completed, and wait a
+/// minute for it: a worker that goes has to break its streams.
+#[derive(Default)]
+pub(crate) struct EndsWith(Mutex<Vec<AbortHandle>>);
+
+impl EndsWith {
+    pub(crate) fn add(&self, task: &JoinHandle<()>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
+    }
+}
+
+impl Drop for EndsWith {
+    fn drop(&mut self) {
+        for task in self.0.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
+    }
+}
+
+/// Passes messages on to a stream's body, and never ends. Whoever stops polling it ends the body: a Java engine that has
+/// completed a stream waits a minute for its client to complete it too.
+pub(crate) async fn forward<T>(mut from: mpsc::Receiver<T>, to: mpsc::Sender<T>) {
+    while let Some(message) = from.recv().await {
+        if to.send(message).await.is_err() {
+            break;
+        }
+    }
+    drop(to);
+    std::future::pending().await
 }
 
 /// What a refused call becomes.

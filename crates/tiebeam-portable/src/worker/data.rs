@@ -12,7 +12,7 @@ use tiebeam_model::fn_api::beam_fn_data_client::BeamFnDataClient;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::wire::{Identity, connect, first_lines, runtime};
+use crate::wire::{EndsWith, Identity, connect, first_lines, forward, runtime};
 
 /// Messages that wait for a bundle before its runner has to wait: engines send messages of about a megabyte.
 const WAITING: usize = 8;
@@ -26,6 +26,7 @@ pub(crate) struct DataStreams {
     identity: Identity,
     streams: Mutex<HashMap<String, mpsc::Sender<Elements>>>,
     inbox: Arc<Inbox>,
+    ends_with: EndsWith,
 }
 
 /// By instruction and address.
@@ -129,7 +130,7 @@ impl Inbox {
 
 impl DataStreams {
     pub(crate) fn new(identity: Identity) -> Self {
-        DataStreams { identity, streams: Mutex::default(), inbox: Arc::default() }
+        DataStreams { identity, streams: Mutex::default(), inbox: Arc::default(), ends_with: EndsWith::default() }
     }
 
     /// The stream to an address, opened at the first use.
@@ -141,13 +142,14 @@ impl DataStreams {
         let (sender, outgoing) = mpsc::channel(LEAVING);
         let (inbox, identity, url) = (self.inbox.clone(), self.identity.clone(), url.to_owned());
         let address = url.clone();
-        runtime()?.spawn(async move {
+        let task = runtime()?.spawn(async move {
             let why = match exchange(&inbox, identity, &address, outgoing).await {
                 Ok(()) => "the runner closed it".to_owned(),
                 Err(why) => why,
             };
             inbox.broke(&address, why);
         });
+        self.ends_with.add(&task);
         streams.insert(url, sender.clone());
         Ok(sender)
     }
@@ -193,16 +195,23 @@ async fn exchange(
         .max_decoding_message_size(usize::MAX)
         .max_encoding_message_size(usize::MAX);
     let said = |status: tonic::Status| first_lines(status.message(), 4);
-    let mut incoming = client.data(ReceiverStream::new(outgoing)).await.map_err(said)?.into_inner();
-    while let Some(message) = incoming.message().await.map_err(said)? {
-        for (instruction, part) in by_instruction(message) {
-            if let Some(sender) = inbox.sender(&instruction, url) {
-                // An error means that the bundle has ended in the meantime.
-                let _ = sender.send(part).await;
+    let (body, messages) = mpsc::channel(1);
+    let hand_out = async {
+        let mut incoming = client.data(ReceiverStream::new(messages)).await.map_err(said)?.into_inner();
+        while let Some(message) = incoming.message().await.map_err(said)? {
+            for (instruction, part) in by_instruction(message) {
+                if let Some(sender) = inbox.sender(&instruction, url) {
+                    // An error means that the bundle has ended in the meantime.
+                    let _ = sender.send(part).await;
+                }
             }
         }
+        Ok(())
+    };
+    tokio::select! {
+        ended = hand_out => ended,
+        () = forward(outgoing, body) => Ok(()),
     }
-    Ok(())
 }
 
 /// A message's parts, in their order; nearly always it is for one instruction only.

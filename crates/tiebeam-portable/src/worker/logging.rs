@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tiebeam_model::fn_api::beam_fn_logging_client::BeamFnLoggingClient;
 use tiebeam_model::fn_api::{LogEntry, log_entry};
@@ -12,10 +12,12 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::wire::{Identity, connect, runtime};
+use crate::wire::{Identity, connect, forward, runtime};
 
 /// Entries that wait for the network. More are dropped, and their number is told: a log must never stop a bundle.
 const WAITING: usize = 10_000;
+/// How long a worker that goes waits for its last entries to be taken.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// The worker that this thread works for, and the instruction that it works on.
@@ -40,7 +42,14 @@ pub(crate) struct WorkerLog(Arc<Inner>);
 
 struct Inner {
     worker: String,
-    sender: Mutex<Option<mpsc::Sender<LogEntry>>>,
+    sender: Mutex<Option<Open>>,
+}
+
+/// A way to the engine.
+#[derive(Clone)]
+struct Open {
+    entries: mpsc::Sender<LogEntry>,
+    _open: Arc<mpsc::Receiver<()>>,
 }
 
 impl WorkerLog {
@@ -53,17 +62,29 @@ impl WorkerLog {
     pub(crate) fn to_runner(worker: &str, identity: Identity, address: &str) -> Self {
         let Ok(runtime) = runtime() else { return WorkerLog::to_stderr(worker) };
         let (sender, entries) = mpsc::channel::<LogEntry>(WAITING);
+        // Closed when the log is.
+        let (ended, open) = mpsc::channel::<()>(1);
         let address = address.to_owned();
         runtime.spawn(async move {
             let Ok(channel) = connect("the runner's logging service", &address).await else { return };
             let mut client = BeamFnLoggingClient::with_interceptor(channel, identity);
-            let batches = ReceiverStream::new(entries).map(|entry| log_entry::List { log_entries: vec![entry] });
-            let Ok(answer) = client.logging(batches).await else { return };
-            let mut control = answer.into_inner();
-            // The runner may send word about log levels; there is nothing to answer.
-            while let Ok(Some(_)) = control.message().await {}
+            let (body, messages) = mpsc::channel(1);
+            let batches =
+                ReceiverStream::new(messages).map(|entry| log_entry::List { log_entries: vec![entry] });
+            let heard = async {
+                let Ok(answer) = client.logging(batches).await else { return };
+                let mut control = answer.into_inner();
+                // The runner may send word about log levels; there is nothing to answer.
+                while let Ok(Some(_)) = control.message().await {}
+            };
+            tokio::select! {
+                () = heard => {}
+                () = forward(entries, body) => {}
+                // The runner has a moment to take the last words.
+                () = async { ended.closed().await; tokio::time::sleep(LAST_WORDS).await } => {}
+            }
         });
-        WorkerLog(Arc::new(Inner { worker: worker.to_owned(), sender: Mutex::new(Some(sender)) }))
+        WorkerLog(Arc::new(Inner { worker: worker.to_owned(), sender: Mutex::new(Some(Open { entries: sender, _open: Arc::new(open) })) }))
     }
 
     /// Lets the stream end once what is written has left; later entries go to stderr.
@@ -93,7 +114,7 @@ impl WorkerLog {
             ..LogEntry::default()
         };
         // A full queue drops the entry.
-        let _ = sender.try_send(entry);
+        let _ = sender.entries.try_send(entry);
     }
 }
 

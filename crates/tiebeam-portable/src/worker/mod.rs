@@ -21,7 +21,7 @@ use tiebeam_model::fn_api::{
     Elements, GetProcessBundleDescriptorRequest, GetProvisionInfoRequest, InstructionRequest,
     InstructionResponse, ProcessBundleDescriptor, ProvisionInfo, StateRequest, StateResponse,
 };
-use tiebeam_worker::{FnApi, Worker, WorkerOptions};
+use tiebeam_worker::{FnApi, Recipes, Steps, Worker, WorkerOptions};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::service::interceptor::InterceptedService;
@@ -63,9 +63,23 @@ impl StopWorker {
 /// # Errors
 /// When the engine can't be reached, or its control stream breaks in the middle of a bundle.
 pub fn run_worker(
+    args: WorkerArgs,
+    options: WorkerOptions,
+    stop: &StopWorker,
+    build: impl FnOnce(&JobOptions) -> Result<Arc<Graph>>,
+) -> Result<()> {
+    run_worker_with(args, options, stop, None, build)
+}
+
+/// As [`run_worker`], for a worker that can also make steps of the library that pipelines of other languages use.
+///
+/// # Errors
+/// As [`run_worker`].
+pub fn run_worker_with(
     mut args: WorkerArgs,
     options: WorkerOptions,
     stop: &StopWorker,
+    recipes: Option<Arc<dyn Recipes>>,
     build: impl FnOnce(&JobOptions) -> Result<Arc<Graph>>,
 ) -> Result<()> {
     let runtime = runtime()?;
@@ -88,7 +102,7 @@ pub fn run_worker(
         address => WorkerLog::to_runner(&args.id, identity.clone(), address),
     };
     logging::install();
-    let worker = prepare(&args, &info, build).map(|graph| Worker::new(graph, options));
+    let worker = prepare(&args, &info, build).map(|graph| Worker::of(Steps::new(graph), recipes, options));
     match &worker {
         Ok(_) => log.write(severity::Enum::Info, &format!("worker {} is ready", args.id), ""),
         Err(error) => log.write(severity::Enum::Error, &format!("{error:?}"), ""),

@@ -7,20 +7,23 @@ use tiebeam_core::{Error, ErrorKind, Result};
 use tiebeam_model::fn_api::beam_fn_state_client::BeamFnStateClient;
 use tiebeam_model::fn_api::{StateRequest, StateResponse};
 use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 
-use crate::wire::{Identity, connect, first_lines, runtime};
+use crate::wire::{EndsWith, Identity, connect, first_lines, forward, runtime};
+
+/// Requests that wait for the network before their bundles do.
+const LEAVING: usize = 64;
 
 /// All state streams of a worker.
 pub(crate) struct StateStreams {
     identity: Identity,
     streams: Mutex<HashMap<String, Stream>>,
+    ends_with: EndsWith,
 }
 
 #[derive(Clone)]
 struct Stream {
-    /// Each request waits for its answer, so this holds no more than there are threads.
-    sender: mpsc::UnboundedSender<StateRequest>,
+    sender: mpsc::Sender<StateRequest>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
@@ -36,7 +39,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl StateStreams {
     pub(crate) fn new(identity: Identity) -> Self {
-        StateStreams { identity, streams: Mutex::default() }
+        StateStreams { identity, streams: Mutex::default(), ends_with: EndsWith::default() }
     }
 
     fn stream(&self, url: &str) -> Result<Stream> {
@@ -44,11 +47,11 @@ impl StateStreams {
         if let Some(stream) = streams.get(url) {
             return Ok(stream.clone());
         }
-        let (sender, outgoing) = mpsc::unbounded_channel();
+        let (sender, outgoing) = mpsc::channel(LEAVING);
         let waiting: Arc<Mutex<Waiting>> = Arc::default();
         let stream = Stream { sender, waiting: waiting.clone() };
         let (identity, address) = (self.identity.clone(), url.to_owned());
-        runtime()?.spawn(async move {
+        let task = runtime()?.spawn(async move {
             let why = match exchange(&waiting, identity, &address, outgoing).await {
                 Ok(()) => "the runner closed it".to_owned(),
                 Err(why) => why,
@@ -58,6 +61,7 @@ impl StateStreams {
             // Whoever waits is told by the end of its channel.
             waiting.answers.clear();
         });
+        self.ends_with.add(&task);
         streams.insert(url.to_owned(), stream.clone());
         Ok(stream)
     }
@@ -79,7 +83,7 @@ impl StateStreams {
             waiting.answers.insert(request.id.clone(), answer);
         }
         // Where the stream has just ended, the answer's channel has too.
-        let _ = stream.sender.send(request);
+        let _ = stream.sender.blocking_send(request);
         answered.blocking_recv().map_err(|_| broken(&lock(&stream.waiting)))
     }
 }
@@ -88,20 +92,27 @@ async fn exchange(
     waiting: &Mutex<Waiting>,
     identity: Identity,
     url: &str,
-    outgoing: mpsc::UnboundedReceiver<StateRequest>,
+    outgoing: mpsc::Receiver<StateRequest>,
 ) -> std::result::Result<(), String> {
     let channel = connect("the runner's state service", url).await.map_err(|error| error.to_string())?;
     let mut client = BeamFnStateClient::with_interceptor(channel, identity)
         .max_decoding_message_size(usize::MAX)
         .max_encoding_message_size(usize::MAX);
     let said = |status: tonic::Status| first_lines(status.message(), 4);
-    let mut incoming = client.state(UnboundedReceiverStream::new(outgoing)).await.map_err(said)?.into_inner();
-    while let Some(response) = incoming.message().await.map_err(said)? {
-        let answer = lock(waiting).answers.remove(&response.id);
-        if let Some(answer) = answer {
-            // Nobody waits any more when the bundle's thread has gone.
-            let _ = answer.send(response);
+    let (body, messages) = mpsc::channel(1);
+    let hand_out = async {
+        let mut incoming = client.state(ReceiverStream::new(messages)).await.map_err(said)?.into_inner();
+        while let Some(response) = incoming.message().await.map_err(said)? {
+            let answer = lock(waiting).answers.remove(&response.id);
+            if let Some(answer) = answer {
+                // Nobody waits any more when the bundle's thread has gone.
+                let _ = answer.send(response);
+            }
         }
+        Ok(())
+    };
+    tokio::select! {
+        ended = hand_out => ended,
+        () = forward(outgoing, body) => Ok(()),
     }
-    Ok(())
 }
