@@ -3,6 +3,7 @@
 mod doctor;
 mod errors;
 mod examples;
+mod expansion;
 mod explain;
 mod graph;
 mod models;
@@ -37,6 +38,8 @@ enum Verb {
     Models(models::ModelsArgs),
     /// Starts workers for engines elsewhere.
     Worker(worker::WorkerVerb),
+    /// Offers the library's transforms to pipelines in Python, Java and Beam YAML.
+    ExpansionService(expansion::ExpansionArgs),
     /// Says what this machine has for pipelines.
     Doctor,
     /// Lists the transforms of pipeline files, or the keys of one.
@@ -65,6 +68,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Graph(args) => graph::graph(&args),
         Verb::Models(args) => models::models(&args),
         Verb::Worker(args) => return worker::worker(&args),
+        Verb::ExpansionService(args) => return expansion::expansion_service(&args),
         Verb::Doctor => doctor::doctor(),
         Verb::Transforms(args) => transforms::transforms(&args),
         Verb::Explain(args) => explain::explain(&args),

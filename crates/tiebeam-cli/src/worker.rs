@@ -6,11 +6,11 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::Value;
 use tiebeam::graph::Graph;
-use tiebeam::launch::{JobOptions, WorkerArgs, WorkerOptions, run_as_worker, run_pool};
+use tiebeam::launch::{JobOptions, WorkerArgs, WorkerOptions, run_as_worker_with, run_pool};
 use tiebeam::{Error, ErrorKind, Result};
 use tiebeam_yaml::{Variables, load};
 
-use crate::output;
+use crate::{expansion, output};
 
 /// How a pipeline file travels to workers.
 const NAME: &str = "tiebeam_file";
@@ -42,19 +42,13 @@ pub fn options(name: &str, text: &str, variables: &Variables) -> JobOptions {
 
 /// Is the worker that an engine started.
 pub fn be_worker(args: Result<WorkerArgs>) -> ExitCode {
-    run_as_worker(args, WorkerOptions::default(), build)
+    run_as_worker_with(args, WorkerOptions::default(), Some(expansion::recipes()), build)
 }
 
 fn build(job: &JobOptions) -> Result<Arc<Graph>> {
     let text = |name: &str| job.get(name).and_then(Value::as_str);
-    let Some(yaml) = text(TEXT) else {
-        return Err(Error::new(
-            ErrorKind::InvalidPipeline,
-            "TB0230",
-            "this worker is the `tiebeam` command, and the job brings no pipeline file",
-        )
-        .with_help("a program written with the library needs workers of its own: its binary in the image, or `PROGRAM worker --pool`"));
-    };
+    // Without a file, all that the job has for this worker is what an expansion service gave to it.
+    let Some(yaml) = text(TEXT) else { return Ok(Arc::new(Graph::empty())) };
     let variables = job.get(VARIABLES).and_then(Value::as_object).cloned().unwrap_or_default();
     let variables: Variables = variables.into_iter().collect();
     let name = text(NAME).unwrap_or("pipeline");

@@ -16,5 +16,5 @@ pub use graph::{
 pub use ops::{Create, impulse};
 pub use par_do::{MultiParDo, Outputs, ParDo};
 pub use pcollection::{PCollection, TryMap};
-pub use pipeline::{Begin, Composite, PTransform, Pipeline, composite};
+pub use pipeline::{Begin, Composite, NewOutput, PTransform, Pipeline, composite};
 pub use side_input::SideInput;

@@ -8,20 +8,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use tiebeam_core::{Error, ErrorKind, Result};
+use tiebeam_graph::Graph;
 use tiebeam_model::fn_api::beam_fn_external_worker_pool_server::{
     BeamFnExternalWorkerPool, BeamFnExternalWorkerPoolServer,
 };
 use tiebeam_model::fn_api::{
     StartWorkerRequest, StartWorkerResponse, StopWorkerRequest, StopWorkerResponse,
 };
-use tiebeam_worker::WorkerOptions;
+use tiebeam_worker::{Recipes, WorkerOptions};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 use crate::wire::runtime;
-use crate::worker::{BuildGraph, StopWorker, WorkerArgs, run_worker};
+use crate::worker::{BuildGraph, StopWorker, WorkerArgs, run_worker_with};
 
 /// What a pool's workers are.
 #[derive(Clone)]
@@ -30,6 +31,13 @@ pub enum PoolWorkers {
     Threads {
         /// How the pipeline is built.
         build: Arc<BuildGraph>,
+        /// How the workers behave.
+        options: WorkerOptions,
+    },
+    /// Threads of this process that run only what the library offers to pipelines of other languages.
+    Recipes {
+        /// How their steps are made.
+        recipes: Arc<dyn Recipes>,
         /// How the workers behave.
         options: WorkerOptions,
     },
@@ -148,15 +156,9 @@ impl Workers {
             return Err(format!("worker `{id}` is running already"));
         }
         let worker = match &self.kind {
-            PoolWorkers::Threads { build, options } => {
-                let (stop, build, workers) = (StopWorker::default(), build.clone(), self.clone());
-                let (stopped, options) = (stop.clone(), options.clone());
-                let thread = std::thread::Builder::new().name(format!("worker {id}")).spawn(move || {
-                    if let Err(error) = run_worker(args, options, &stopped, |options| build(options)) {
-                        lock(&workers.failed).get_or_insert(error);
-                    }
-                });
-                Running::Thread(stop, thread.map_err(|error| format!("no thread for a worker: {error}"))?)
+            PoolWorkers::Threads { build, options } => self.thread(args, *options, None, build.clone())?,
+            PoolWorkers::Recipes { recipes, options } => {
+                self.thread(args, *options, Some(recipes.clone()), Arc::new(|_| Ok(Arc::new(Graph::empty()))))?
             }
             PoolWorkers::Processes { program, arguments } => {
                 let child = Command::new(program)
@@ -172,6 +174,23 @@ impl Workers {
         };
         running.insert(id, worker);
         Ok(())
+    }
+
+    fn thread(
+        self: &Arc<Self>,
+        args: WorkerArgs,
+        options: WorkerOptions,
+        recipes: Option<Arc<dyn Recipes>>,
+        build: Arc<BuildGraph>,
+    ) -> std::result::Result<Running, String> {
+        let (stop, workers) = (StopWorker::default(), self.clone());
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new().name(format!("worker {}", args.id)).spawn(move || {
+            if let Err(error) = run_worker_with(args, options, &stopped, recipes, |options| build(options)) {
+                lock(&workers.failed).get_or_insert(error);
+            }
+        });
+        Ok(Running::Thread(stop, thread.map_err(|error| format!("no thread for a worker: {error}"))?))
     }
 
     fn stop(&self, id: &str) {

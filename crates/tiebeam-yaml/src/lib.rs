@@ -12,6 +12,7 @@ pub mod environment;
 pub mod expression;
 pub mod load;
 pub mod maker;
+pub mod offer;
 pub mod plan;
 pub mod schema;
 pub mod scope;

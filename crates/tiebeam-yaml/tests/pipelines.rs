@@ -997,7 +997,7 @@ pipeline:
             7 │     - type: ImageToTensor
               ·             ─────────────
               ╰────
-              help: images come from `ReadImages`
+              help: images come from `ReadImages` or `DecodeImage`
         "#]],
     );
 }

@@ -29,6 +29,9 @@ pub use tiebeam_io as io;
 #[cfg(feature = "onnx")]
 #[doc(inline)]
 pub use tiebeam_onnx as onnx;
+#[cfg(feature = "portable")]
+#[doc(inline)]
+pub use tiebeam_portable as portable;
 #[cfg(feature = "testing")]
 #[doc(inline)]
 pub use tiebeam_testing as testing;

@@ -7,7 +7,7 @@ use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
 use tiebeam_core::{ElementContext, Error, ErrorKind, Output, Result};
 use tiebeam_graph::Arity;
 use tiebeam_inference::Tensor;
-use tiebeam_io::images::{self, ImageConverter, ImagePixels, ImageToF32, Layout, Resize};
+use tiebeam_io::images::{self, ImageConverter, ImageLimits, ImagePixels, ImageToF32, Layout, Resize};
 use tiebeam_io::read::Listing;
 
 use super::fields::one_to_one;
@@ -17,7 +17,7 @@ use crate::catalog::{ERROR_HANDLING, Inputs, Key, TransformType, Wants};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Content, Node};
 use crate::expression::{Raised, show, unknown_column};
-use crate::plan::{Made, Maker};
+use crate::plan::{Collection, Made, Maker};
 
 pub const TYPES: &[TransformType] = &[
     TransformType {
@@ -27,6 +27,18 @@ pub const TYPES: &[TransformType] = &[
         keeps_rows: false,
         keys: &[Key::required("path", Wants::Text, "a file, or a pattern with * and ?"), ERROR_HANDLING],
         make: read_images,
+    },
+    TransformType {
+        name: "DecodeImage",
+        about: "the bytes of image files as images: JPEG, PNG, GIF, BMP, WebP (ours)",
+        inputs: Inputs::One,
+        keeps_rows: false,
+        keys: &[
+            Key::optional("bytes", Wants::Text, "the field of the file's bytes; `bytes`"),
+            Key::optional("to", Wants::Text, "the field of the image; `image`"),
+            ERROR_HANDLING,
+        ],
+        make: decode_image,
     },
     TransformType {
         name: "ImageToTensor",
@@ -100,6 +112,100 @@ fn read_images(maker: &mut Maker<'_>) -> Option<Made> {
     }))
 }
 
+/// The input's fields with the result: as a new one, or in the place of what it was made of, where `to` is its name. Gives that
+/// place, too.
+fn with_result(
+    maker: &mut Maker<'_>,
+    input: &Collection,
+    made_of: usize,
+    to: Arc<str>,
+    field_type: FieldType,
+) -> Option<(Arc<Schema>, Option<usize>)> {
+    let mut fields: Vec<(Arc<str>, FieldType)> =
+        input.schema.fields.iter().map(|field| (field.name.clone(), field.field_type.clone())).collect();
+    let place = match fields.iter().position(|(name, _)| *name == to) {
+        Some(place) if place == made_of => {
+            fields[place].1 = field_type;
+            Some(place)
+        }
+        Some(_) => {
+            let message = format!("the input has a field `{to}` already");
+            let problem = Diagnostic::new("TB0209", maker.span("to"), message);
+            maker.problem(problem.help("give the result another name: `to`"));
+            return None;
+        }
+        None => {
+            fields.push((to, field_type));
+            None
+        }
+    };
+    Some((Arc::new(Schema::of(fields)), place))
+}
+
+fn decode_image(maker: &mut Maker<'_>) -> Option<Made> {
+    let input = maker.input()?;
+    let field = maker.text("bytes").unwrap_or_else(|| "bytes".into());
+    let Some(index) = input.schema.index_of(&field) else {
+        let span = maker.span("bytes");
+        maker.problem(unknown_column(&field, span, &input.schema, Some(&input.producer)));
+        return None;
+    };
+    let seen = &input.schema.fields[index].field_type;
+    if seen.kind != TypeKind::Bytes {
+        let message = format!("`{field}` is {}, wanted the bytes of an image file", show(seen));
+        maker.problem(Diagnostic::new("TB0205", maker.span("bytes"), message));
+        return None;
+    }
+    let to = maker.text("to").unwrap_or_else(|| "image".into());
+    let image = image_schema();
+    let (schema, place) =
+        with_result(maker, &input, index, to, FieldType::required(TypeKind::Row(image.clone())))?;
+    let step = DecodeStep { index, place, image, schema: schema.clone() };
+    Some(one_to_one(maker, &input, schema, Arity::OneToOne, step))
+}
+
+#[derive(Clone)]
+struct DecodeStep {
+    /// The column of the bytes.
+    index: usize,
+    /// The column that the image takes the place of; none where it is a new one.
+    place: Option<usize>,
+    image: Arc<Schema>,
+    schema: Arc<Schema>,
+}
+
+impl RowStep for DecodeStep {
+    fn step(
+        &mut self,
+        row: Row,
+        _: &ElementContext<'_>,
+        out: &mut Output<Row>,
+    ) -> Result<(), (Row, Failing)> {
+        let decoded = match row.values.get(self.index) {
+            Some(Value::Bytes(bytes)) => images::decode(bytes, &ImageLimits::default()),
+            _ => Err(Error::new(ErrorKind::InvalidData, "TB0226", "there are no bytes")),
+        };
+        match decoded {
+            Ok(image) => {
+                let image = image_value(&image, &self.image);
+                out.emit(replaced(&row, &self.schema, self.place, image));
+                Ok(())
+            }
+            Err(error) => Err((row, Failing::plain(&Raised::new("ValueError", error.message())))),
+        }
+    }
+}
+
+/// The row with one more value, or another one in that place.
+fn replaced(row: &Row, schema: &Arc<Schema>, place: Option<usize>, value: Value) -> Row {
+    let mut values = row.values.to_vec();
+    match place {
+        Some(place) => values[place] = value,
+        None => values.push(value),
+    }
+    Row::new(schema.clone(), values)
+}
+
 fn image_to_tensor(maker: &mut Maker<'_>) -> Option<Made> {
     let input = maker.input()?;
     let field = maker.text("image").unwrap_or_else(|| "image".into());
@@ -112,7 +218,7 @@ fn image_to_tensor(maker: &mut Maker<'_>) -> Option<Made> {
     if seen.kind != TypeKind::Row(image_schema()) {
         let problem =
             Diagnostic::new("TB0205", maker.span("image"), format!("`{field}` is {}, no image", show(seen)));
-        maker.problem(problem.help("images come from `ReadImages`"));
+        maker.problem(problem.help("images come from `ReadImages` or `DecodeImage`"));
         return None;
     }
     let config = config(maker)?;
@@ -122,25 +228,7 @@ fn image_to_tensor(maker: &mut Maker<'_>) -> Option<Made> {
         return None;
     }
     let to = maker.text("to").unwrap_or_else(|| "tensor".into());
-    let mut fields: Vec<(Arc<str>, FieldType)> =
-        input.schema.fields.iter().map(|field| (field.name.clone(), field.field_type.clone())).collect();
-    let place = match fields.iter().position(|(name, _)| *name == to) {
-        Some(place) if place == index => {
-            fields[place].1 = Tensor::field_type();
-            Some(place)
-        }
-        Some(_) => {
-            let message = format!("the input has a field `{to}` already");
-            let problem = Diagnostic::new("TB0209", maker.span("to"), message);
-            maker.problem(problem.help("give the tensor another name: `to`"));
-            return None;
-        }
-        None => {
-            fields.push((to, Tensor::field_type()));
-            None
-        }
-    };
-    let schema = Arc::new(Schema::of(fields));
+    let (schema, place) = with_result(maker, &input, index, to, Tensor::field_type())?;
     let step = ConvertStep { config, index, place, schema: schema.clone(), converter: None };
     Some(one_to_one(maker, &input, schema, Arity::OneToOne, step))
 }
@@ -255,12 +343,7 @@ impl RowStep for ConvertStep {
             Ok(tensor) => tensor,
             Err(error) => return Err((row, Failing::plain(&Raised::new("ValueError", error.message())))),
         };
-        let mut values = row.values.to_vec();
-        match self.place {
-            Some(place) => values[place] = tensor,
-            None => values.push(tensor),
-        }
-        out.emit(Row::new(self.schema.clone(), values));
+        out.emit(replaced(&row, &self.schema, self.place, tensor));
         Ok(())
     }
 }

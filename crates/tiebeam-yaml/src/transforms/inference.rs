@@ -43,6 +43,9 @@ pub(super) const TYPES: &[TransformType] = &[TransformType {
     make: run_inference,
 }];
 
+/// What is said of keys of Beam's that this build reads and refuses.
+pub const NOT_HERE: &str = "not available here";
+
 /// The keys that all handlers have.
 pub const COMMON: &[Key] = &[
     Key::optional("inputs", Wants::Map, "`{model input: field}`, or a list of fields for one input"),
@@ -57,13 +60,13 @@ pub const COMMON: &[Key] = &[
     Key::optional("max_batch_size", Wants::Int, "batches never hold more rows; 10000"),
     Key::optional("max_batch_duration_secs", Wants::Number, "batches wait no longer"),
     Key::optional("max_batch_weight", Wants::Int, "batches never hold more bytes of tensors"),
-    Key::optional("batch_length_fn", Wants::Any, "not available here"),
-    Key::optional("batch_bucket_boundaries", Wants::List, "not available here"),
+    Key::optional("batch_length_fn", Wants::Any, NOT_HERE),
+    Key::optional("batch_bucket_boundaries", Wants::List, NOT_HERE),
     Key::optional("model_copies", Wants::Int, "copies of the model, taken in turn; 1"),
-    Key::optional("timeout", Wants::Any, "not available here"),
-    Key::optional("isolation", Wants::Any, "not available here"),
+    Key::optional("timeout", Wants::Any, NOT_HERE),
+    Key::optional("isolation", Wants::Any, NOT_HERE),
     Key::optional("sha256", Wants::Text, "what the model's file must have, in hex"),
-    Key::optional("watch_model_pattern", Wants::Map, "not available here"),
+    Key::optional("watch_model_pattern", Wants::Map, NOT_HERE),
 ];
 
 const ABSENT: [&str; 5] =

@@ -2,6 +2,8 @@
 //! verdict, exit codes.
 
 mod exit;
+#[cfg(feature = "portable")]
+mod expansion;
 mod flags;
 #[cfg(feature = "portable")]
 mod portable;
@@ -20,7 +22,9 @@ use tiebeam_graph::Pipeline;
 pub use exit::{Exit, print_error};
 pub use flags::{ProgressMode, RunFlags, RunnerKind, WorkerPlace};
 #[cfg(feature = "portable")]
-pub use portable::{run_as_worker, run_pool, worker_args};
+pub use expansion::run_expansion_service;
+#[cfg(feature = "portable")]
+pub use portable::{run_as_worker, run_as_worker_with, run_pool, worker_args};
 #[cfg(feature = "portable")]
 pub use {tiebeam_portable::WorkerArgs, tiebeam_worker::WorkerOptions};
 pub use report::report_json;

@@ -15,10 +15,10 @@ use tiebeam_model::pipeline::MonitoringInfo;
 use tiebeam_model::urns::label;
 use tiebeam_portable::{
     Environment, Job as Started, JobEvent, JobOptions, JobState, PoolWorkers, Severity, StopWorker,
-    Submission, WorkerArgs, WorkerPool, artifacts, pipeline_message, run_worker, submit,
+    Submission, WorkerArgs, WorkerPool, artifacts, pipeline_message, run_worker_with, submit,
 };
 use tiebeam_runner::{CancelToken, JobReport, JobStatus, Progress, Stop};
-use tiebeam_worker::{WorkerOptions, monitoring};
+use tiebeam_worker::{Recipes, WorkerOptions, monitoring};
 
 use super::exit::{Exit, print_error, to_stderr};
 use super::flags::{ProgressMode, RunFlags, RunnerKind, WorkerPlace};
@@ -98,15 +98,7 @@ fn on_engine(
             let started = pool.insert(WorkerPool::start(SocketAddr::from(([127, 0, 0, 1], 0)), workers)?);
             Environment::External { address: started.address().to_string() }
         }
-        WorkerPlace::External(address) => Environment::External { address: address.clone() },
-        WorkerPlace::Docker(image) => Environment::Docker { image: image.clone() },
-        WorkerPlace::Process(command) => Environment::Process {
-            command: match command {
-                Some(command) => command.clone(),
-                None => this_program()?.display().to_string(),
-            },
-            variables: BTreeMap::new(),
-        },
+        elsewhere => environment_of(elsewhere)?,
     };
     let pipeline = pipeline_message(&job.graph, &environment, files(job)?)?;
     let name = flags.job_name.clone().unwrap_or_else(|| job.name.clone());
@@ -122,6 +114,22 @@ fn on_engine(
     let ended = follow(job, flags, &started, progress, cancel);
     drop(pool);
     ended
+}
+
+/// The environment of steps that run in other processes than this one.
+pub(super) fn environment_of(place: &WorkerPlace) -> Result<Environment> {
+    Ok(match place {
+        WorkerPlace::Loopback => return Err(Error::internal("this process has no pool of workers")),
+        WorkerPlace::External(address) => Environment::External { address: address.clone() },
+        WorkerPlace::Docker(image) => Environment::Docker { image: image.clone() },
+        WorkerPlace::Process(command) => Environment::Process {
+            command: match command {
+                Some(command) => command.clone(),
+                None => this_program()?.display().to_string(),
+            },
+            variables: BTreeMap::new(),
+        },
+    })
 }
 
 fn this_program() -> Result<PathBuf> {
@@ -311,8 +319,19 @@ pub fn run_as_worker(
     options: WorkerOptions,
     build: impl FnOnce(&JobOptions) -> Result<Arc<Graph>>,
 ) -> ExitCode {
+    run_as_worker_with(args, options, None, build)
+}
+
+/// As [`run_as_worker`], for a worker that also makes steps of the library that an expansion service has given to pipelines
+/// of other languages.
+pub fn run_as_worker_with(
+    args: Result<WorkerArgs>,
+    options: WorkerOptions,
+    recipes: Option<Arc<dyn Recipes>>,
+    build: impl FnOnce(&JobOptions) -> Result<Arc<Graph>>,
+) -> ExitCode {
     let run = |args: WorkerArgs| {
-        run_worker(args, options, &StopWorker::default(), |options| {
+        run_worker_with(args, options, &StopWorker::default(), recipes, |options| {
             // A folder that is not on this machine is none that paths could be relative to.
             if let Some(folder) = options.get(FOLDER).and_then(Value::as_str) {
                 let _ = std::env::set_current_dir(folder);

@@ -1,0 +1,134 @@
+//! The service on its wire.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tiebeam_core::{Error, ErrorKind, Result};
+use tiebeam_model::expansion::expansion_service_server::{ExpansionService, ExpansionServiceServer};
+use tiebeam_model::expansion::{
+    DiscoverSchemaTransformRequest, DiscoverSchemaTransformResponse, ExpansionRequest, ExpansionResponse,
+};
+use tiebeam_model::job::artifact_retrieval_service_server::{
+    ArtifactRetrievalService, ArtifactRetrievalServiceServer,
+};
+use tiebeam_model::job::{
+    GetArtifactRequest, GetArtifactResponse, ResolveArtifactsRequest, ResolveArtifactsResponse,
+};
+use tiebeam_model::pipeline;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+use super::{SchemaTransforms, discover, expand};
+use crate::environment::Environment;
+use crate::wire::runtime;
+
+/// An expansion service that listens until it is dropped.
+pub struct ExpansionServer {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl ExpansionServer {
+    /// Listens at `address` (`127.0.0.1:0` for any free port of this machine only) and offers these transforms, whose
+    /// steps run in `environment`.
+    ///
+    /// # Errors
+    /// When the address can't be listened at.
+    pub fn start(
+        address: SocketAddr,
+        transforms: Arc<dyn SchemaTransforms>,
+        environment: &Environment,
+    ) -> Result<ExpansionServer> {
+        let runtime = runtime()?;
+        let failed = |error: std::io::Error| {
+            Error::new(ErrorKind::Io, "TB0735", format!("the expansion service cannot listen at {address}"))
+                .with_source(error)
+        };
+        let listener = runtime.block_on(TcpListener::bind(address)).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let (stop, stopped) = oneshot::channel();
+        let service = Service { transforms, environment: environment.to_message(Vec::new()) };
+        let expansion = ExpansionServiceServer::new(service)
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
+        runtime.spawn(async move {
+            let stopped = async {
+                // Dropping the sender says the same.
+                let _ = stopped.await;
+            };
+            // A server that fails is seen by those who ask it.
+            let _ = tonic::transport::Server::builder()
+                .add_service(expansion)
+                .add_service(ArtifactRetrievalServiceServer::new(NoFiles))
+                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
+                .await;
+        });
+        Ok(ExpansionServer { address, stop: Some(stop) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for ExpansionServer {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+    }
+}
+
+struct Service {
+    transforms: Arc<dyn SchemaTransforms>,
+    environment: pipeline::Environment,
+}
+
+#[tonic::async_trait]
+impl ExpansionService for Service {
+    async fn expand(
+        &self,
+        request: Request<ExpansionRequest>,
+    ) -> std::result::Result<Response<ExpansionResponse>, Status> {
+        let (transforms, environment) = (self.transforms.clone(), self.environment.clone());
+        let request = request.into_inner();
+        // Loads models: not on the threads of the network.
+        let work = move || expand(&*transforms, &environment, request);
+        let answer = tokio::task::spawn_blocking(work).await;
+        let answer = answer.unwrap_or_else(|panic| ExpansionResponse {
+            error: format!("the expansion service panicked: {panic}; please report it"),
+            ..ExpansionResponse::default()
+        });
+        Ok(Response::new(answer))
+    }
+
+    async fn discover_schema_transform(
+        &self,
+        _: Request<DiscoverSchemaTransformRequest>,
+    ) -> std::result::Result<Response<DiscoverSchemaTransformResponse>, Status> {
+        Ok(Response::new(discover(&*self.transforms)))
+    }
+}
+
+/// Our environments have no files that another SDK would have to fetch, but Beam's clients ask.
+struct NoFiles;
+
+#[tonic::async_trait]
+impl ArtifactRetrievalService for NoFiles {
+    async fn resolve_artifacts(
+        &self,
+        request: Request<ResolveArtifactsRequest>,
+    ) -> std::result::Result<Response<ResolveArtifactsResponse>, Status> {
+        Ok(Response::new(ResolveArtifactsResponse { replacements: request.into_inner().artifacts }))
+    }
+
+    type GetArtifactStream = tokio_stream::Empty<std::result::Result<GetArtifactResponse, Status>>;
+
+    async fn get_artifact(
+        &self,
+        _: Request<GetArtifactRequest>,
+    ) -> std::result::Result<Response<Self::GetArtifactStream>, Status> {
+        Err(Status::not_found("this expansion service has no files"))
+    }
+}
