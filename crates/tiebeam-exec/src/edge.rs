@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tiebeam_core::coder::{self, Coder, CoderSpec, IterableState, Nesting, Reader};
+use tiebeam_core::coder::{self, Coder, CoderSpec, IterableState, Nesting, Reader, WindowedValueCoder};
 use tiebeam_core::{
     BATCH_SIZE, Batch, BatchBuilder, Element, Error, Meta, Receiver, Result, WindowFn, WindowInfo,
 };
@@ -152,7 +152,8 @@ pub trait EdgeType: Send + Sync {
     /// # Errors
     /// An internal one when `into` is of another type.
     fn replayer(&self, into: AnyReceiver) -> Result<Box<dyn BatchReceiver>>;
-    /// A receiver that encodes elements as windowed values.
+    /// A receiver that encodes elements as windowed values with windows by that coder. Where all elements have the same time
+    /// and windows, `window` is the whole `param_windowed_value` coder that tells them, whatever its element part.
     ///
     /// # Errors
     /// When the window coder is unknown.
@@ -244,12 +245,12 @@ impl<T: Element> EdgeType for TypedEdge<T> {
     }
 
     fn encoder(&self, window: &CoderSpec, sink: Box<dyn EncodedSink>) -> Result<AnyReceiver> {
-        let coder = coder::windowed_value(self.coder.clone(), window)?;
+        let coder = windowed(&self.coder, window)?;
         Ok(AnyReceiver::new::<T>(Box::new(Encoder { coder, sink, buffer: Vec::new() })))
     }
 
     fn decoder(&self, window: &CoderSpec, into: AnyReceiver) -> Result<Box<dyn EncodedReceiver>> {
-        let coder = coder::windowed_value(self.coder.clone(), window)?;
+        let coder = windowed(&self.coder, window)?;
         Ok(Box::new(Decoder { coder, into: into.open::<T>()? }))
     }
 
@@ -278,6 +279,13 @@ impl<T: Element> EdgeType for TypedEdge<T> {
         }
         Ok(())
     }
+}
+
+fn windowed<T: Element>(coder: &Coder<T>, window: &CoderSpec) -> Result<Coder<(T, WindowInfo)>> {
+    if window.urn == coder::urn::PARAM_WINDOWED_VALUE {
+        return WindowedValueCoder::of(window, |_| Ok(coder.clone())).map(Coder::new);
+    }
+    coder::windowed_value(coder.clone(), window)
 }
 
 /// The batch with its type.

@@ -1,7 +1,7 @@
 //! [`StateCache`]: pages of side inputs that were read, for all bundles of a worker, in bounded memory.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -43,6 +43,8 @@ struct Inner {
     by_use: BTreeMap<u64, Arc<PageKey>>,
     /// What goes when a bundle ends.
     of_bundles: HashMap<Arc<str>, HashSet<Arc<PageKey>>>,
+    /// What somebody is fetching just now.
+    on_the_way: HashSet<Arc<PageKey>>,
     uses: u64,
     stats: CacheStats,
 }
@@ -63,25 +65,51 @@ pub(crate) struct CacheStats {
 pub(crate) struct StateCache {
     limit: usize,
     inner: Mutex<Inner>,
+    /// A fetch has ended.
+    arrived: Condvar,
+}
+
+/// A page that this thread fetches; others wait for it until this is dropped.
+struct Fetching<'a> {
+    cache: &'a StateCache,
+    key: Arc<PageKey>,
+}
+
+impl Drop for Fetching<'_> {
+    fn drop(&mut self) {
+        self.cache.lock().on_the_way.remove(&self.key);
+        self.cache.arrived.notify_all();
+    }
 }
 
 impl StateCache {
     /// Holds at most that many bytes.
     pub(crate) fn new(limit: usize) -> Self {
-        StateCache { limit, inner: Mutex::default() }
+        StateCache { limit, inner: Mutex::default(), arrived: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The page, from memory or by `fetch`. Two bundles that miss the same page both fetch it.
+    /// The page, from memory or by `fetch`. Bundles that want the same page at the same time fetch it once.
     pub(crate) fn get<E>(&self, key: PageKey, fetch: impl FnOnce() -> Result<Page, E>) -> Result<Page, E> {
-        if let Some(page) = self.lock().find(&key) {
+        let key = Arc::new(key);
+        let mut inner = self.lock();
+        if inner.on_the_way.contains(&key) {
+            let wait = |inner: &mut Inner| inner.on_the_way.contains(&key);
+            inner = self.arrived.wait_while(inner, wait).unwrap_or_else(PoisonError::into_inner);
+        }
+        if let Some(page) = inner.find(&key) {
             return Ok(page);
         }
+        // One that came and was not kept is fetched by all who waited, at once and not in a row.
+        let fetching =
+            inner.on_the_way.insert(key.clone()).then(|| Fetching { cache: self, key: key.clone() });
+        drop(inner);
         let page = fetch()?;
-        self.lock().keep(Arc::new(key), &page, self.limit);
+        self.lock().keep(key, &page, self.limit);
+        drop(fetching);
         Ok(page)
     }
 
@@ -231,6 +259,29 @@ mod tests {
     fn what_was_not_fetched_is_asked_for_again() {
         let cache = StateCache::new(1 << 20);
         assert_eq!(cache.get(key(token("t"), 0), || Err("gone")), Err("gone"));
+        let panics = std::panic::AssertUnwindSafe(|| cache.get::<()>(key(token("t"), 0), || panic!("gone")));
+        std::panic::catch_unwind(panics).unwrap_err();
         assert!(fetched(&cache, key(token("t"), 0), 1));
+        assert!(cache.lock().on_the_way.is_empty());
+    }
+
+    #[test]
+    fn who_wants_a_page_that_is_on_its_way_waits_for_it() {
+        for limit in [1 << 20, 0] {
+            let cache = Arc::new(StateCache::new(limit));
+            let mut others = Vec::new();
+            let first = cache.get(key(token("t"), 0), || {
+                // They come while it is fetched; how long they take to ask is no matter.
+                for _ in 0..3 {
+                    let cache = cache.clone();
+                    others.push(std::thread::spawn(move || fetched(&cache, key(token("t"), 0), 5)));
+                }
+                Ok::<_, ()>((Bytes::from(vec![7; 5]), None))
+            });
+            assert_eq!(first.unwrap().0.len(), 5);
+            let fetched: Vec<bool> = others.into_iter().map(|other| other.join().unwrap()).collect();
+            // What is not kept has to be fetched by each.
+            assert_eq!(fetched, [limit == 0; 3]);
+        }
     }
 }

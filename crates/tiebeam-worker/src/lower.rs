@@ -33,7 +33,7 @@ pub(crate) struct Port {
     pub(crate) edge: EdgeId,
     /// How elements are written.
     pub(crate) element: CoderSpec,
-    /// How their windows are written.
+    /// How their windows are written; a whole `param_windowed_value` where they are not.
     pub(crate) window: CoderSpec,
 }
 
@@ -148,8 +148,10 @@ impl<'a> Lowering<'a> {
     fn port(&self, id: &str, spec: &FunctionSpec, pcollection: &str) -> Result<Port> {
         let port = RemoteGrpcPort::decode(spec.payload.as_ref()).map_err(|error| damaged(id, error))?;
         let coder = coder_spec(&self.descriptor.coders, &port.coder_id)?;
-        let [element, window] = match (coder.urn.as_str(), <[CoderSpec; 2]>::try_from(coder.components)) {
+        let parts = <[CoderSpec; 2]>::try_from(coder.components.clone());
+        let [element, window] = match (coder.urn.as_str(), parts) {
             (urn::WINDOWED_VALUE, Ok(parts)) => parts,
+            (urn::PARAM_WINDOWED_VALUE, Ok([element, _])) => [element, coder],
             (other, _) => {
                 return Err(Error::new(
                     ErrorKind::InvalidData,

@@ -133,6 +133,53 @@ fn elements_keep_times_windows_and_panes() {
     assert_eq!(output, doubled);
 }
 
+#[test]
+fn ports_may_say_time_and_windows_once_for_all() {
+    let (graph, out) = pairs();
+    let source = input_of(&graph, "Swap");
+    let (worker, runner, mut descriptor) = connected(&graph, &["Swap", "Tail"], &[out]);
+    let info = WindowInfo {
+        timestamp: Timestamp::from_millis(5_000),
+        windows: Windows::One(Window::Interval(IntervalWindow {
+            start: Timestamp::from_secs(0),
+            end: Timestamp::from_secs(10),
+        })),
+        pane: Pane::NO_FIRING,
+    };
+    let empty = encoded(Bytes::coder(), urn::INTERVAL_WINDOW, &[(Bytes::new(), info.clone())]);
+    let pair = <(String, i64)>::coder().spec();
+    let parts = [pair.clone(), CoderSpec::leaf(urn::INTERVAL_WINDOW)];
+    let with =
+        |payload: Vec<u8>| CoderSpec { payload, ..CoderSpec::of(urn::PARAM_WINDOWED_VALUE, parts.clone()) };
+    runner::set_whole_port_coder(&mut descriptor, &source_id(source), &with(empty.to_vec()));
+    runner::set_port_coder(&mut descriptor, &sink_id(out), &pair, urn::INTERVAL_WINDOW);
+    runner.replace(descriptor.clone());
+    // Nothing but the elements, one after another.
+    let mut input = Vec::new();
+    for element in [("x".to_owned(), 7i64), ("y".to_owned(), 8)] {
+        <(String, i64)>::coder().encode(&element, &mut input, Nesting::Nested).unwrap();
+    }
+    let answer = run(&worker, &runner, source, input.clone().into()).unwrap();
+    let output = decoded(<(String, i64)>::coder(), urn::INTERVAL_WINDOW, answer.data(&sink_id(out)));
+    let wanted = [("x!".to_owned(), 70i64), ("y!".to_owned(), 80)].map(|pair| (pair, info.clone()));
+    assert_eq!(output, wanted);
+    // On the way out, too: what the elements carry is left out.
+    runner::set_whole_port_coder(&mut descriptor, &sink_id(out), &with(empty.to_vec()));
+    let (worker, runner) =
+        (Worker::new(graph.clone(), embedding()), Arc::new(Runner::with(descriptor.clone())));
+    let answer = run(&worker, &runner, source, input.clone().into()).unwrap();
+    let mut wanted = Vec::new();
+    for element in [("x!".to_owned(), 70i64), ("y!".to_owned(), 80)] {
+        <(String, i64)>::coder().encode(&element, &mut wanted, Nesting::Nested).unwrap();
+    }
+    assert_eq!(answer.data(&sink_id(out)), wanted);
+    // A payload that tells nothing.
+    runner::set_whole_port_coder(&mut descriptor, &source_id(source), &with(vec![1, 2]));
+    let (worker, runner) = (Worker::new(graph.clone(), embedding()), Arc::new(Runner::with(descriptor)));
+    let error = run(&worker, &runner, source, input.into()).unwrap_err();
+    assert!(error.starts_with("error[TB0101]: encoding cut off"), "{error}");
+}
+
 #[derive(Clone)]
 struct Counting {
     seen: tiebeam_core::metrics::Counter,

@@ -187,7 +187,11 @@ pub fn set_port_coder(
     window: &str,
 ) {
     let spec = CoderSpec::of(urns::coder::WINDOWED_VALUE, [element.clone(), CoderSpec::leaf(window)]);
-    let coder_id = add_coders(descriptor, &spec, port);
+    set_whole_port_coder(descriptor, port, &spec);
+}
+
+pub fn set_whole_port_coder(descriptor: &mut ProcessBundleDescriptor, port: &str, spec: &CoderSpec) {
+    let coder_id = add_coders(descriptor, spec, port);
     let function = descriptor.transforms.get_mut(port).unwrap().spec.as_mut().unwrap();
     let payload = RemoteGrpcPort::decode(function.payload.as_ref()).unwrap();
     function.payload = RemoteGrpcPort { coder_id, ..payload }.encode_to_vec().into();
