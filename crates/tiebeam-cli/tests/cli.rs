@@ -107,6 +107,35 @@ fn a_file_is_validated_and_run() {
 }
 
 #[test]
+fn the_words_example_runs_in_the_clone() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let setting = format!("output={}", dir.path().join("words").display());
+    let output = run(&root, &["run", "examples/words.yaml", "--set", &setting, "--progress", "none"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut lines: Vec<String> = Vec::new();
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        lines.extend(fs::read_to_string(entry.unwrap().path()).unwrap().lines().map(str::to_owned));
+    }
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "again: has 6 letters",
+            "hills, has 6 letters",
+            "lost; has 5 letters",
+            "nothing has 7 letters",
+            "rain, has 5 letters",
+            "river has 5 letters",
+            "river has 5 letters",
+            "river. has 6 letters",
+            "watershed has 9 letters",
+            "Überlauf has 8 letters",
+        ]
+    );
+}
+
+#[test]
 fn mistakes_have_exit_codes_and_no_backtraces() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();

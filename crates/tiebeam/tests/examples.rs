@@ -13,6 +13,9 @@ use tiebeam_testing::{Mode, TestPipeline};
 #[path = "../../../examples/branch.rs"]
 #[allow(dead_code)] // its main
 mod branch;
+#[path = "../../../examples/co_group.rs"]
+#[allow(dead_code)]
+mod co_group;
 #[path = "../../../examples/file_types.rs"]
 #[allow(dead_code)]
 mod file_types;
@@ -25,6 +28,9 @@ mod sequence;
 #[path = "../../../examples/times_five.rs"]
 #[allow(dead_code)]
 mod times_five;
+#[path = "../../../examples/word_count.rs"]
+#[allow(dead_code)]
+mod word_count;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -90,6 +96,38 @@ fn branch_asks_two_models_about_the_same_numbers() {
 #[test]
 fn sequence_gives_one_models_answers_to_the_next() {
     check(sequence::build, &[], &["100 -> 1000", "150 -> 1500", "200 -> 2000"]);
+}
+
+#[test]
+fn word_count_counts_words_without_regard_to_case() {
+    let expected = [
+        "again: 1",
+        "and: 1",
+        "down: 3",
+        "hills: 1",
+        "is: 3",
+        "lost: 1",
+        "nothing: 1",
+        "rain: 3",
+        "river: 3",
+        "runs: 3",
+        "sea: 3",
+        "sky: 1",
+        "the: 10",
+        "to: 4",
+    ];
+    check(word_count::build, &[], &expected);
+}
+
+#[test]
+fn co_group_meets_by_name_and_reads_three_side_inputs() {
+    let expected = [
+        "amy: 3 orders for 1338 (53 %); wrote: Thank you",
+        "ben: 2 orders for 1048 (42 %), known as Benny and Mr B; wrote: It is here now / Where is my parcel?",
+        "cleo: 1 orders for 99 (3 %), known as C; wrote nothing",
+        "dora: nothing ordered; wrote: Do you sell kites?",
+    ];
+    check(co_group::build, &[], &expected);
 }
 
 /// The settings of the engines that are here; says which is not, so that a skipped check is seen.
