@@ -1,6 +1,7 @@
 //! [`ShortIds`]: short names for metrics, so that what stays the same is told once and not with every bundle.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -10,7 +11,11 @@ use tiebeam_model::pipeline::MonitoringInfo;
 
 /// Gives the same metric of the same thing the same id, as long as the worker lives.
 #[derive(Default)]
-pub(crate) struct ShortIds(Mutex<Known>);
+pub(crate) struct ShortIds {
+    /// What all ids begin with.
+    prefix: String,
+    known: Mutex<Known>,
+}
 
 #[derive(Default)]
 struct Known {
@@ -20,10 +25,18 @@ struct Known {
 }
 
 impl ShortIds {
+    /// Ids that no other worker gives: Prism keeps those of all workers of a job in one table, whatever their language.
+    pub(crate) fn unlike_others() -> Self {
+        // Beam's own SDKs count in digits and small letters.
+        let number = RandomState::new().hash_one(std::process::id());
+        ShortIds { prefix: format!("T{:06x}.", number & 0xff_ffff), known: Mutex::default() }
+    }
+
     /// The payloads by id.
     pub(crate) fn of(&self, infos: &[MonitoringInfo]) -> BTreeMap<String, Bytes> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        infos.iter().map(|info| (known.id(info), info.payload.clone())).collect()
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = |info: &MonitoringInfo, known: &mut Known| format!("{}{}", self.prefix, known.id(info));
+        infos.iter().map(|info| (id(info, &mut known), info.payload.clone())).collect()
     }
 
     /// What those ids stand for, without payloads.
@@ -31,9 +44,12 @@ impl ShortIds {
     /// # Errors
     /// When one was never given.
     pub(crate) fn infos(&self, ids: &[String]) -> Result<BTreeMap<String, MonitoringInfo>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let info = |id: &String| {
-            let index = usize::from_str_radix(id, 36).ok().filter(|index| short(*index) == *id);
+            let number = id.strip_prefix(self.prefix.as_str());
+            let index = number.and_then(|number| {
+                usize::from_str_radix(number, 36).ok().filter(|index| short(*index) == *number)
+            });
             let info = index.and_then(|index| known.infos.get(index.checked_sub(1)?));
             info.map(|info| (id.clone(), info.clone())).ok_or_else(|| {
                 Error::new(ErrorKind::InvalidData, "TB0552", format!("no metric has the short id `{id}`"))
@@ -69,6 +85,16 @@ fn short(mut index: usize) -> String {
 mod tests {
     use super::*;
     use crate::monitoring::{element_count, read_index};
+
+    #[test]
+    fn two_workers_give_no_id_in_common() {
+        let infos = [element_count("a", 1)];
+        let (one, other) = (ShortIds::unlike_others(), ShortIds::unlike_others());
+        assert_ne!(one.of(&infos), other.of(&infos));
+        let ids: Vec<String> = one.of(&infos).into_keys().collect();
+        assert_eq!(one.infos(&ids).unwrap().len(), 1);
+        assert!(other.infos(&ids).is_err());
+    }
 
     #[test]
     fn the_same_metric_of_the_same_thing_has_the_same_id() {

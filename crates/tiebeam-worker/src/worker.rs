@@ -98,7 +98,7 @@ impl Worker {
             options,
             cache: Arc::new(StateCache::new(options.cache_bytes)),
             sampler: options.data_sampling.then(Sampler::default),
-            short_ids: ShortIds::default(),
+            short_ids: ShortIds::unlike_others(),
             bundles: Bundles::default(),
             ended: Default::default(),
             stages: Mutex::default(),
