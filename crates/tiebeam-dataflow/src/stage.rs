@@ -217,7 +217,7 @@ mod tests {
     fn only_static_programs_are_sent() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("worker");
-        let mut told = |bytes: &[u8]| {
+        let told = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
             static_program(&path)
                 .map_err(|error| error.message().rsplit("worker ").next().unwrap().to_owned())
