@@ -85,6 +85,7 @@ pub struct State {
     pub token: String,
     sessions: BTreeMap<String, (String, Vec<u8>)>,
     scripts: VecDeque<(String, Script)>,
+    opened: usize,
     looks: usize,
 }
 
@@ -273,7 +274,8 @@ fn open_session(state: &mut State, seen: &Seen, bucket: &str, address: SocketAdd
     if state.objects.contains_key(&key) {
         return Reply::refusal(412, "FAILED_PRECONDITION", "At least one of the pre-conditions you specified did not hold.");
     }
-    let path = format!("/session/{}", state.sessions.len());
+    let path = format!("/session/{}", state.opened);
+    state.opened += 1;
     state.sessions.insert(path.clone(), (key, Vec::new()));
     Reply::json(200, json!({})).header("location", format!("http://{address}{path}?upload_id=a%2Fb"))
 }
