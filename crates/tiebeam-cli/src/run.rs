@@ -1,5 +1,6 @@
 //! `tiebeam run` and `tiebeam validate`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -68,6 +69,8 @@ pub struct Opened {
     pub name: String,
     /// What a worker on another engine needs to load the same file.
     pub for_workers: JobOptions,
+    /// What a worker must have been given too.
+    pub decisive: BTreeMap<String, String>,
     _example: Option<Example>,
 }
 
@@ -103,8 +106,9 @@ impl FileArgs {
         match load(&name, &text, &variables, &output::environment()) {
             Ok(loaded) => {
                 let for_workers = worker::options(&name, &text, &variables);
+                let decisive = worker::decisive(&text, &variables);
                 let name = path.file_stem().map_or(name, |stem| stem.to_string_lossy().into_owned());
-                Ok(Opened { loaded, name, for_workers, _example: example })
+                Ok(Opened { loaded, name, for_workers, decisive, _example: example })
             }
             Err(report) => {
                 output::report(&report);
@@ -150,8 +154,8 @@ pub fn run(args: &RunArgs) -> Exit {
     if args.dry_run {
         return check(&opened);
     }
-    let Opened { loaded, name, for_workers, _example } = opened;
-    let job = Job { name, graph: loaded.graph, outputs: loaded.outputs, options: for_workers };
+    let Opened { loaded, name, for_workers, decisive, _example } = opened;
+    let job = Job { name, graph: loaded.graph, outputs: loaded.outputs, options: for_workers, decisive };
     tiebeam::launch::run(&job, &flags)
 }
 

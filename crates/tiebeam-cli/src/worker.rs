@@ -1,12 +1,13 @@
 //! `tiebeam worker`, and being the worker that an engine starts: a pipeline file travels in the job's options.
 
 use std::process::ExitCode;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::Args;
 use serde_json::Value;
 use tiebeam::graph::Graph;
-use tiebeam::launch::{JobOptions, WorkerArgs, WorkerOptions, run_as_worker_with, run_pool};
+use tiebeam::launch::{Built, JobOptions, WorkerArgs, WorkerOptions, run_as_worker_with, run_pool};
 use tiebeam::{Error, ErrorKind, Result};
 use tiebeam_yaml::{Variables, load};
 
@@ -45,14 +46,24 @@ pub fn be_worker(args: Result<WorkerArgs>) -> ExitCode {
     run_as_worker_with(args, WorkerOptions::default(), Some(expansion::recipes()), build)
 }
 
-fn build(job: &JobOptions) -> Result<Arc<Graph>> {
+/// What decides what a pipeline file computes: its text and its variables.
+pub fn decisive(text: &str, variables: &Variables) -> BTreeMap<String, String> {
+    let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let variables = variables.iter().map(|(name, value)| (name.clone(), shown(value)));
+    [("the pipeline file".to_owned(), text.to_owned())].into_iter().chain(variables).collect()
+}
+
+fn build(job: &JobOptions) -> Result<Built> {
     let text = |name: &str| job.get(name).and_then(Value::as_str);
     // Without a file, all that the job has for this worker is what an expansion service gave to it.
-    let Some(yaml) = text(TEXT) else { return Ok(Arc::new(Graph::empty())) };
+    let Some(yaml) = text(TEXT) else {
+        return Ok(Built { graph: Arc::new(Graph::empty()), decisive: BTreeMap::new() });
+    };
     let variables = job.get(VARIABLES).and_then(Value::as_object).cloned().unwrap_or_default();
     let variables: Variables = variables.into_iter().collect();
     let name = text(NAME).unwrap_or("pipeline");
-    load(name, yaml, &variables, &output::environment()).map(|loaded| loaded.graph).map_err(|report| {
+    let loaded = load(name, yaml, &variables, &output::environment()).map_err(|report| {
         Error::new(ErrorKind::InvalidPipeline, "TB0231", format!("the pipeline file cannot be loaded in a worker:\n{report}"))
-    })
+    })?;
+    Ok(Built { graph: loaded.graph, decisive: decisive(yaml, &variables) })
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::panic::Location;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tiebeam_core::{Error, ErrorKind, Result, WindowingStrategy};
@@ -148,13 +149,15 @@ pub struct Graph {
     pub checks: Vec<Check>,
     /// What runners call when a run has ended: done, failed or cancelled.
     pub cleanups: Vec<Cleanup>,
+    /// Files that steps read beside their input, such as models: workers on other machines need them too.
+    pub files: Vec<PathBuf>,
 }
 
 impl Graph {
     /// A graph of nothing: what a worker has that runs only steps of other programs' pipelines.
     pub fn empty() -> Self {
         let root = Scope { path: "".into(), parent: 0 };
-        Graph { nodes: Vec::new(), edges: Vec::new(), scopes: vec![root], checks: Vec::new(), cleanups: Vec::new() }
+        Graph { nodes: Vec::new(), edges: Vec::new(), scopes: vec![root], checks: Vec::new(), cleanups: Vec::new(), files: Vec::new() }
     }
 
     /// The PCollection of that number.

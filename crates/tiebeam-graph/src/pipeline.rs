@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::panic::Location;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -41,6 +42,7 @@ struct Builder {
     scopes: Vec<Scope>,
     checks: Vec<Check>,
     cleanups: Vec<Cleanup>,
+    files: Vec<PathBuf>,
     errors: Vec<(Error, &'static Location<'static>)>,
     /// The composites that are being expanded, innermost last; the user's place of the outermost.
     open: Vec<(usize, &'static Location<'static>)>,
@@ -107,6 +109,7 @@ impl Pipeline {
             scopes: vec![Scope { path: "".into(), parent: 0 }],
             checks: Vec::new(),
             cleanups: Vec::new(),
+            files: Vec::new(),
             errors: Vec::new(),
             open: Vec::new(),
             taken: HashSet::new(),
@@ -190,6 +193,14 @@ impl Pipeline {
     pub fn add_cleanup(&self, run: impl Fn() + Send + Sync + 'static) {
         let step = self.current_step();
         self.0.borrow_mut().cleanups.push(Cleanup { step, run: Arc::new(run) });
+    }
+
+    /// Adds a file that a step reads beside its input, such as a model: it travels with a job to another engine.
+    pub fn add_file(&self, path: impl Into<PathBuf>) {
+        let (path, mut builder) = (path.into(), self.0.borrow_mut());
+        if !builder.files.contains(&path) {
+            builder.files.push(path);
+        }
     }
 
     /// Adds a primitive with the path of the scope that is open; gives the numbers of its outputs.
@@ -306,6 +317,7 @@ impl Pipeline {
             scopes: builder.scopes.clone(),
             checks: builder.checks.clone(),
             cleanups: builder.cleanups.clone(),
+            files: builder.files.clone(),
         }))
     }
 }

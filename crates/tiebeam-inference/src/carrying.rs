@@ -1,5 +1,6 @@
 //! [`Carrying`]: a handler whose examples come with something that the model does not see, such as a file's name.
 
+use std::path::PathBuf;
 use std::marker::PhantomData;
 
 use tiebeam_core::Element;
@@ -74,5 +75,9 @@ impl<H: ModelHandler, T: Element> ModelHandler for Carrying<H, T> {
 
     fn model_identity(&self) -> Option<String> {
         self.handler.model_identity()
+    }
+
+    fn model_files(&self) -> Vec<PathBuf> {
+        self.handler.model_files()
     }
 }

@@ -1,5 +1,6 @@
 //! [`ModelHandler`]: what a framework gives so that its models can run in pipelines.
 
+use std::path::PathBuf;
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -160,6 +161,12 @@ pub trait ModelHandler: Send + Sync + 'static {
     /// Steps whose handlers give the same identity share one loaded model. Default: none, a model a step.
     fn model_identity(&self) -> Option<String> {
         None
+    }
+
+    /// The files of this machine that the model is loaded from: they travel with a job to engines on other machines, where
+    /// [`staged::local`](crate::staged::local) finds them. Default: none.
+    fn model_files(&self) -> Vec<PathBuf> {
+        Vec::new()
     }
 
     /// The same handler with batches of at most `size`; a larger minimum comes down with it.

@@ -14,6 +14,7 @@ pub mod handler;
 mod model;
 pub mod prediction;
 pub mod report;
+pub mod staged;
 pub mod tensor;
 #[cfg(test)]
 mod tests;

@@ -126,7 +126,9 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
         };
         let namespace = namespace.unwrap_or_else(|| handler.metrics_namespace());
         let settings = Settings { args, namespace, identity, batching, clock };
+        let files = handler.model_files();
         let step = Arc::new(Step::new((handler, before, after), settings, failed));
+        files.into_iter().for_each(|file| pipeline.add_file(file));
         let (loads, releases) = (step.clone(), step.clone());
         pipeline.add_check(move || loads.preflight());
         pipeline.add_cleanup(move || releases.release());

@@ -1,5 +1,6 @@
 //! [`Tuned`]: a handler with other settings than its own.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tiebeam_core::error::Result;
@@ -108,5 +109,9 @@ impl<H: ModelHandler> ModelHandler for Tuned<H> {
 
     fn model_identity(&self) -> Option<String> {
         self.handler.model_identity()
+    }
+
+    fn model_files(&self) -> Vec<PathBuf> {
+        self.handler.model_files()
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tiebeam_core::error::Result;
-use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor, Tensors};
+use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor, Tensors, staged};
 
 use crate::engine::Engine;
 use crate::model::{LoadOptions, OnnxModel};
@@ -160,7 +160,7 @@ impl<E: Example, P: Inference> ModelHandler for OnnxModelHandler<E, P> {
 
     fn load_model(&self) -> Result<OnnxModel> {
         let model = match &self.source {
-            Source::File(path) => OnnxModel::load(path, &self.options)?,
+            Source::File(path) => OnnxModel::load(&staged::local(path), &self.options)?,
             Source::Made(load) => load(&self.options)?,
         };
         model.check_forms::<E, P>()?;
@@ -193,5 +193,9 @@ impl<E: Example, P: Inference> ModelHandler for OnnxModelHandler<E, P> {
 
     fn model_identity(&self) -> Option<String> {
         self.identity.clone()
+    }
+
+    fn model_files(&self) -> Vec<PathBuf> {
+        self.path().map(Path::to_owned).into_iter().collect()
     }
 }

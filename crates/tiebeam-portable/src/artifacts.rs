@@ -40,6 +40,17 @@ pub struct StagedFile {
     pub name: String,
 }
 
+impl StagedFile {
+    /// A file that workers find by its path in the pipeline.
+    pub fn of(path: &Path) -> StagedFile {
+        // Engines make file names of it: a short one, and another for each path.
+        let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
+        let digest: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let last = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        StagedFile { path: path.to_owned(), name: format!("{digest}-{}", safe(&last)) }
+    }
+}
+
 /// Describes a file for the pipeline's environment, with its SHA-256.
 ///
 /// # Errors
@@ -153,6 +164,11 @@ static FETCHED: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
 /// The file that was staged under that name, in this worker.
 pub fn fetched(name: &str) -> Option<PathBuf> {
     FETCHED.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+}
+
+/// The pipeline's files that came with the job, with where they lie now.
+pub fn placed(files: &[PathBuf]) -> Vec<(PathBuf, PathBuf)> {
+    files.iter().filter_map(|path| Some((path.clone(), fetched(&StagedFile::of(path).name)?))).collect()
 }
 
 /// Fetches a job's files into a folder of this machine, unless they are there from an earlier worker; checks their SHA-256.

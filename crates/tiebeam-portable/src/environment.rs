@@ -1,15 +1,13 @@
 //! Where a job's steps run: the environment that goes out with a pipeline.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use tiebeam_core::Result;
-use tiebeam_graph::Graph;
 use tiebeam_model::pipeline::{
     self, ApiServiceDescriptor, ArtifactInformation, DockerPayload, ExternalPayload, ProcessPayload,
 };
 use tiebeam_model::{Message, urns};
-use tiebeam_worker::to_proto;
+use tiebeam_worker::{Steps, to_proto_with};
 
 /// Where workers come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,9 +64,9 @@ impl Environment {
 /// # Errors
 /// Internal ones, when the graph contradicts itself.
 pub fn pipeline_message(
-    graph: &Arc<Graph>,
+    steps: &Steps,
     environment: &Environment,
     dependencies: Vec<ArtifactInformation>,
 ) -> Result<pipeline::Pipeline> {
-    to_proto(graph, environment.to_message(dependencies))
+    to_proto_with(steps, environment.to_message(dependencies))
 }

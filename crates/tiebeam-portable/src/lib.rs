@@ -17,4 +17,4 @@ pub use environment::{Environment, pipeline_message};
 pub use job::{Job, JobEvent, JobState, Severity, Submission, submit};
 pub use options::{JobOptions, as_texts, from_json, from_struct, to_struct};
 pub use pool::{PoolWorkers, WorkerPool};
-pub use worker::{BuildGraph, StopWorker, WorkerArgs, run_worker, run_worker_with};
+pub use worker::{BuildSteps, StopWorker, WorkerArgs, run_worker, run_worker_with};

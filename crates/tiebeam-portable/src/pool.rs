@@ -15,14 +15,14 @@ use tiebeam_model::fn_api::beam_fn_external_worker_pool_server::{
 use tiebeam_model::fn_api::{
     StartWorkerRequest, StartWorkerResponse, StopWorkerRequest, StopWorkerResponse,
 };
-use tiebeam_worker::{Recipes, WorkerOptions};
+use tiebeam_worker::{Steps, Recipes, WorkerOptions};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 use crate::wire::runtime;
-use crate::worker::{BuildGraph, StopWorker, WorkerArgs, run_worker_with};
+use crate::worker::{BuildSteps, StopWorker, WorkerArgs, run_worker_with};
 
 /// What a pool's workers are.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ pub enum PoolWorkers {
     /// Threads of this process: they share its models.
     Threads {
         /// How the pipeline is built.
-        build: Arc<BuildGraph>,
+        build: Arc<BuildSteps>,
         /// How the workers behave.
         options: WorkerOptions,
     },
@@ -158,7 +158,7 @@ impl Workers {
         let worker = match &self.kind {
             PoolWorkers::Threads { build, options } => self.thread(args, *options, None, build.clone())?,
             PoolWorkers::Recipes { recipes, options } => {
-                self.thread(args, *options, Some(recipes.clone()), Arc::new(|_| Ok(Arc::new(Graph::empty()))))?
+                self.thread(args, *options, Some(recipes.clone()), Arc::new(|_| Ok(Steps::new(Arc::new(Graph::empty())))))?
             }
             PoolWorkers::Processes { program, arguments } => {
                 let child = Command::new(program)
@@ -181,7 +181,7 @@ impl Workers {
         args: WorkerArgs,
         options: WorkerOptions,
         recipes: Option<Arc<dyn Recipes>>,
-        build: Arc<BuildGraph>,
+        build: Arc<BuildSteps>,
     ) -> std::result::Result<Running, String> {
         let (stop, workers) = (StopWorker::default(), self.clone());
         let stopped = stop.clone();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_core::row::Value;
-use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor, Tensors};
+use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor, Tensors, staged};
 use tiebeam_onnx::rows::{Example, Inference};
 use tiebeam_onnx::{Engine, LoadOptions, OnnxModel};
 
@@ -192,7 +192,7 @@ impl<E, P> PytorchModelHandler<E, P> {
     fn to_onnx(&self) -> Result<(Vec<u8>, ModelInfo)> {
         self.validate()?;
         let architecture = self.architecture()?;
-        let mut weights = StateDict::open(&self.path)?;
+        let mut weights = StateDict::open(&staged::local(&self.path))?;
         if let Some(sha256) = &self.options.sha256 {
             weights = weights.verified(sha256)?;
         }
@@ -245,5 +245,9 @@ impl<E: Example, P: Inference> ModelHandler for PytorchModelHandler<E, P> {
 
     fn model_identity(&self) -> Option<String> {
         self.identity.clone()
+    }
+
+    fn model_files(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
     }
 }

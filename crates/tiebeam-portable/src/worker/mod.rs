@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tiebeam_core::{Error, ErrorKind, Result};
-use tiebeam_graph::Graph;
 use tiebeam_model::fn_api::beam_fn_control_client::BeamFnControlClient;
 use tiebeam_model::fn_api::instruction_request::Request;
 use tiebeam_model::fn_api::log_entry::severity;
@@ -21,6 +20,7 @@ use tiebeam_model::fn_api::{
     Elements, GetProcessBundleDescriptorRequest, GetProvisionInfoRequest, InstructionRequest,
     InstructionResponse, ProcessBundleDescriptor, ProvisionInfo, StateRequest, StateResponse,
 };
+use tiebeam_model::urns;
 use tiebeam_worker::{FnApi, Recipes, Steps, Worker, WorkerOptions};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -37,8 +37,9 @@ use logging::WorkerLog;
 use state::StateStreams;
 use status::Doing;
 
-/// Builds the pipeline from the job's options: what a program does again in each worker.
-pub type BuildGraph = dyn Fn(&JobOptions) -> Result<Arc<Graph>> + Send + Sync;
+/// Builds the pipeline from the job's options: what a program does again in each worker. The steps know which options they
+/// were built with, so that a worker that was given others is refused.
+pub type BuildSteps = dyn Fn(&JobOptions) -> Result<Steps> + Send + Sync;
 
 type Control = BeamFnControlClient<InterceptedService<Channel, Identity>>;
 
@@ -66,7 +67,7 @@ pub fn run_worker(
     args: WorkerArgs,
     options: WorkerOptions,
     stop: &StopWorker,
-    build: impl FnOnce(&JobOptions) -> Result<Arc<Graph>>,
+    build: impl FnOnce(&JobOptions) -> Result<Steps>,
 ) -> Result<()> {
     run_worker_with(args, options, stop, None, build)
 }
@@ -80,7 +81,7 @@ pub fn run_worker_with(
     options: WorkerOptions,
     stop: &StopWorker,
     recipes: Option<Arc<dyn Recipes>>,
-    build: impl FnOnce(&JobOptions) -> Result<Arc<Graph>>,
+    build: impl FnOnce(&JobOptions) -> Result<Steps>,
 ) -> Result<()> {
     let runtime = runtime()?;
     let identity = Identity::of_worker(&args.id)?;
@@ -102,7 +103,15 @@ pub fn run_worker_with(
         address => WorkerLog::to_runner(&args.id, identity.clone(), address),
     };
     logging::install();
-    let worker = prepare(&args, &info, build).map(|graph| Worker::of(Steps::new(graph), recipes, options));
+    // What this engine takes beyond what every engine does.
+    let can = |urn: &str| info.runner_capabilities.iter().any(|capability| capability == urn);
+    let options = WorkerOptions {
+        embed_output: options.embed_output || can(urns::protocol::CONTROL_RESPONSE_ELEMENTS_EMBEDDING),
+        short_ids_only: options.short_ids_only || can(urns::protocol::MONITORING_INFO_SHORT_IDS),
+        data_sampling: options.data_sampling || wants_samples(args.options.as_ref()),
+        ..options
+    };
+    let worker = prepare(&args, &info, build).map(|steps| Worker::of(steps, recipes, options));
     match &worker {
         Ok(_) => log.write(severity::Enum::Info, &format!("worker {} is ready", args.id), ""),
         Err(error) => log.write(severity::Enum::Error, &format!("{error:?}"), ""),
@@ -123,6 +132,12 @@ pub fn run_worker_with(
     ended
 }
 
+/// Whether the job was submitted with Beam's experiment `enable_data_sampling`.
+fn wants_samples(options: Option<&JobOptions>) -> bool {
+    let experiments = options.and_then(|options| options.get("experiments")).and_then(|all| all.as_array());
+    experiments.is_some_and(|all| all.iter().any(|one| one == "enable_data_sampling"))
+}
+
 async fn provision(address: &str, identity: Identity) -> Result<ProvisionInfo> {
     let channel = connect("the runner's provisioning service", address).await?;
     let mut client = ProvisionServiceClient::with_interceptor(channel, identity)
@@ -135,15 +150,16 @@ async fn provision(address: &str, identity: Identity) -> Result<ProvisionInfo> {
 fn prepare(
     args: &WorkerArgs,
     info: &ProvisionInfo,
-    build: impl FnOnce(&JobOptions) -> Result<Arc<Graph>>,
-) -> Result<Arc<Graph>> {
+    build: impl FnOnce(&JobOptions) -> Result<Steps>,
+) -> Result<Steps> {
     if !args.artifact.is_empty() && !info.dependencies.is_empty() {
         let folder = args.semi_persist_dir.as_deref();
         artifacts::fetch_files(&args.artifact, &args.id, &info.dependencies, folder)?;
     }
     let options = args.options.clone().unwrap_or_default();
     // Building is user code.
-    catch_unwind(AssertUnwindSafe(|| build(&options))).unwrap_or_else(|panic| {
+    let built = catch_unwind(AssertUnwindSafe(|| build(&options)));
+    built.unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it says nothing");
         Err(Error::new(

@@ -24,7 +24,7 @@ pub use flags::{ProgressMode, RunFlags, RunnerKind, WorkerPlace};
 #[cfg(feature = "portable")]
 pub use expansion::run_expansion_service;
 #[cfg(feature = "portable")]
-pub use portable::{run_as_worker, run_as_worker_with, run_pool, worker_args};
+pub use portable::{Built, run_as_worker, run_as_worker_with, run_pool, worker_args};
 #[cfg(feature = "portable")]
 pub use {tiebeam_portable::WorkerArgs, tiebeam_worker::WorkerOptions};
 pub use report::report_json;
@@ -55,6 +55,14 @@ impl Options {
     /// The value of `--set name=value`; the last one where there are several.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.settings.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The options that decide what is computed, by the names under which a user knows them.
+    fn decisive(&self) -> std::collections::BTreeMap<String, String> {
+        let own = [("input", &self.input), ("output", &self.output)];
+        let own = own.into_iter().map(|(name, value)| (name.to_owned(), value.clone()));
+        // The last of two settings of a name counts, here too.
+        own.chain(self.settings.iter().cloned()).collect()
     }
 
     /// What a worker needs to build the same pipeline, as options of the job.
@@ -125,9 +133,10 @@ pub fn main(build: impl FnOnce(&Pipeline, &Options)) -> ExitCode {
                 let options = Options::of_job(options)?;
                 let pipeline = Pipeline::new();
                 build(&pipeline, &options);
-                pipeline.build().map_err(|errors| {
+                let graph = pipeline.build().map_err(|errors| {
                     Error::new(ErrorKind::InvalidPipeline, "TB0528", errors.to_string())
-                })
+                })?;
+                Ok(Built { graph, decisive: options.decisive() })
             });
         }
     }
@@ -155,6 +164,7 @@ pub fn main(build: impl FnOnce(&Pipeline, &Options)) -> ExitCode {
         graph,
         outputs: Vec::new(),
         options: options.for_job(),
+        decisive: options.decisive(),
     };
     run(&job, &options.run).into()
 }

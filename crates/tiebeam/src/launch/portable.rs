@@ -18,7 +18,7 @@ use tiebeam_portable::{
     Submission, WorkerArgs, WorkerPool, artifacts, pipeline_message, run_worker_with, submit,
 };
 use tiebeam_runner::{CancelToken, JobReport, JobStatus, Progress, Stop};
-use tiebeam_worker::{Recipes, WorkerOptions, monitoring};
+use tiebeam_worker::{Recipes, WorkerOptions, monitoring, Steps};
 
 use super::exit::{Exit, print_error, to_stderr};
 use super::flags::{ProgressMode, RunFlags, RunnerKind, WorkerPlace};
@@ -92,15 +92,15 @@ fn on_engine(
     let mut pool = None;
     let environment = match place {
         WorkerPlace::Loopback => {
-            let graph = job.graph.clone();
-            let build = Arc::new(move |_: &JobOptions| Ok(graph.clone()));
+            let (graph, decisive) = (job.graph.clone(), job.decisive.clone());
+            let build = Arc::new(move |_: &JobOptions| Ok(Steps::with_options(graph.clone(), decisive.clone())));
             let workers = PoolWorkers::Threads { build, options: WorkerOptions::default() };
             let started = pool.insert(WorkerPool::start(SocketAddr::from(([127, 0, 0, 1], 0)), workers)?);
             Environment::External { address: started.address().to_string() }
         }
         elsewhere => environment_of(elsewhere)?,
     };
-    let pipeline = pipeline_message(&job.graph, &environment, files(job)?)?;
+    let pipeline = pipeline_message(&Steps::with_options(job.graph.clone(), job.decisive.clone()), &environment, files(job)?)?;
     let name = flags.job_name.clone().unwrap_or_else(|| job.name.clone());
     let options = options(job, flags, &name)?;
     let started = submit(Submission { endpoint: endpoint.to_owned(), name, pipeline, options })?;
@@ -137,9 +137,10 @@ fn this_program() -> Result<PathBuf> {
 }
 
 /// The files that travel with the job.
-fn files(_job: &Job) -> Result<Vec<tiebeam_model::pipeline::ArtifactInformation>> {
-    let files: [artifacts::StagedFile; 0] = [];
-    files.iter().map(artifacts::describe).collect()
+fn files(job: &Job) -> Result<Vec<tiebeam_model::pipeline::ArtifactInformation>> {
+    // A file that is not here is one of the workers' machines, or an address that they read themselves.
+    let here = job.graph.files.iter().filter(|path| path.is_file());
+    here.map(|path| artifacts::describe(&artifacts::StagedFile::of(path))).collect()
 }
 
 /// What the engine and the workers are told.
@@ -308,6 +309,14 @@ fn edge_counts(graph: &Graph, counted: &HashMap<&str, u64>) -> HashMap<EdgeId, u
     elements
 }
 
+/// A pipeline that a worker has built from a job's options.
+pub struct Built {
+    /// The pipeline.
+    pub graph: Arc<Graph>,
+    /// The options that decide what is computed, as in [`Job::decisive`].
+    pub decisive: BTreeMap<String, String>,
+}
+
 /// What an engine told this process when it started it as a worker; none when it was not.
 pub fn worker_args() -> Option<Result<WorkerArgs>> {
     WorkerArgs::of_process()
@@ -317,7 +326,7 @@ pub fn worker_args() -> Option<Result<WorkerArgs>> {
 pub fn run_as_worker(
     args: Result<WorkerArgs>,
     options: WorkerOptions,
-    build: impl FnOnce(&JobOptions) -> Result<Arc<Graph>>,
+    build: impl FnOnce(&JobOptions) -> Result<Built>,
 ) -> ExitCode {
     run_as_worker_with(args, options, None, build)
 }
@@ -328,7 +337,7 @@ pub fn run_as_worker_with(
     args: Result<WorkerArgs>,
     options: WorkerOptions,
     recipes: Option<Arc<dyn Recipes>>,
-    build: impl FnOnce(&JobOptions) -> Result<Arc<Graph>>,
+    build: impl FnOnce(&JobOptions) -> Result<Built>,
 ) -> ExitCode {
     let run = |args: WorkerArgs| {
         run_worker_with(args, options, &StopWorker::default(), recipes, |options| {
@@ -336,7 +345,12 @@ pub fn run_as_worker_with(
             if let Some(folder) = options.get(FOLDER).and_then(Value::as_str) {
                 let _ = std::env::set_current_dir(folder);
             }
-            build(options)
+            let Built { graph, decisive } = build(options)?;
+            #[cfg(feature = "inference")]
+            for (path, here) in artifacts::placed(&graph.files) {
+                tiebeam_inference::staged::register(path, here);
+            }
+            Ok(Steps::with_options(graph, decisive))
         })
     };
     match args.and_then(run) {

@@ -21,7 +21,9 @@ pub struct Job {
     /// Where its output is, for the verdict.
     pub outputs: Vec<String>,
     /// What a worker on another engine is told to build the pipeline again.
-    pub options: serde_json::Map<String, serde_json::Value>,
+    pub options: super::JobOptions,
+    /// The options that decide what is computed: a worker that was built with others is refused.
+    pub decisive: std::collections::BTreeMap<String, String>,
 }
 
 /// Runs a job to its end: signals, progress, report, verdict. Everything it says goes to stderr.
