@@ -79,11 +79,16 @@ impl Options {
     /// another pipeline than the job's.
     #[cfg(feature = "portable")]
     fn of_job(job: &JobOptions) -> Result<Options> {
-        let own = std::env::args().skip(1).filter(|arg| {
-            ["--input", "--output", "--set"].iter().any(|flag| arg.starts_with(flag))
-        });
         let mut arguments: Vec<String> = vec!["worker".to_owned()];
-        arguments.extend(own);
+        let mut given = std::env::args().skip(1);
+        while let Some(argument) = given.next() {
+            let flag = argument.split('=').next().unwrap_or_default();
+            if ["--input", "--output", "--set"].contains(&flag) {
+                let is_alone = flag == argument;
+                arguments.push(argument);
+                arguments.extend(if is_alone { given.next() } else { None });
+            }
+        }
         if arguments.len() == 1 {
             let text = |name: &str| job.get(name).and_then(|value| value.as_str()).unwrap_or_default();
             arguments.push(format!("--input={}", text(INPUT)));
