@@ -13,6 +13,7 @@ use tiebeam_exec::EdgeId;
 use tiebeam_graph::{Graph, NodeKind};
 use tiebeam_model::pipeline::MonitoringInfo;
 use tiebeam_model::urns::label;
+use tiebeam_portable::expansion::expand_externals;
 use tiebeam_portable::{
     Environment, Job as Started, JobEvent, JobOptions, JobState, PoolWorkers, Severity, StopWorker,
     Submission, WorkerArgs, WorkerPool, artifacts, pipeline_message, run_worker_with, submit,
@@ -136,7 +137,16 @@ fn on_engine(
         }
         elsewhere => environment_of(elsewhere)?,
     };
-    let pipeline = pipeline_message(&job.graph, &environment, files(job)?)?;
+    let mut pipeline = pipeline_message(&job.graph, &environment, files(job)?)?;
+    let services = expand_externals(&job.graph, &mut pipeline)?;
+    if flags.detach && services.is_needed() {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "TB0524",
+            "`--detach` cannot leave a job whose Python steps run beside this process",
+        )
+        .with_help("name an expansion service that stays: `.with_expansion_service(\"HOST:PORT\")`"));
+    }
     let name = flags.job_name.clone().unwrap_or_else(|| job.name.clone());
     let options = options(job, flags, &name)?;
     let started = submit(Submission { endpoint: endpoint.to_owned(), name, pipeline, options })?;
@@ -148,7 +158,7 @@ fn on_engine(
         to_stderr(&format!("job {} on {endpoint}\n", started.id()));
     }
     let ended = follow(job, flags, &started, progress, cancel);
-    drop(pool);
+    drop((pool, services));
     ended
 }
 
