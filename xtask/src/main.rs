@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 mod conformance;
+mod deploy;
 mod engines;
 mod fetch;
 mod tidy;
@@ -15,6 +16,7 @@ cargo xtask TASK
   tidy                 the house's rules: arrows between crates, sizes, error codes, documents
   fetch [NAME...]      packages that tests and examples read, into TIEBEAM_CACHE or ~/.cache/tiebeam
   conformance coders   our coders against Beam's standard_coders.yaml
+  deploy-lint          the Dockerfile and the manifests below deploy/ before linters, uploads before a fake of Cloud Storage
   engines install [NAME...]
                        python, prism, flink, spark into the same cache; the versions are in engines/versions.toml
   engines start NAME [--beside COMMAND]... [--flink KEY=VALUE]...
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let done = match arguments.as_slice() {
         ["tidy"] => tidy::run(),
         ["fetch", names @ ..] => fetch::run(names),
+        ["deploy-lint"] => deploy::run(),
         ["engines", rest @ ..] => engines::run(rest),
         ["conformance", "coders"] => conformance::coders(),
         ["help" | "--help" | "-h"] | [] => {

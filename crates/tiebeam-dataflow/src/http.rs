@@ -140,17 +140,21 @@ impl Answer {
 /// The client.
 pub(crate) struct Http {
     agent: Agent,
+    /// For this machine itself, which no proxy leads to.
+    direct: Agent,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Http {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Http {
-        Http { agent: agent(Duration::from_secs(30), true), clock }
+        let far = Duration::from_secs(30);
+        Http { agent: agent(far, true), direct: agent(far, false), clock }
     }
 
     /// One for the metadata server: it answers at once or is not there, and is never behind a proxy.
     pub(crate) fn near(clock: Arc<dyn Clock>) -> Http {
-        Http { agent: agent(Duration::from_secs(1), false), clock }
+        let agent = agent(Duration::from_secs(1), false);
+        Http { direct: agent.clone(), agent, clock }
     }
 
     /// One try; whatever status comes back is an answer.
@@ -159,9 +163,11 @@ impl Http {
         for (name, value) in &call.headers {
             request = request.header(*name, value);
         }
+        let is_here = call.url.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(is_loopback));
+        let agent = if is_here { &self.direct } else { &self.agent };
         let response = match &call.body {
-            Some(body) => self.agent.run(request.body(body.as_slice())?)?,
-            None => self.agent.run(request.body(())?)?,
+            Some(body) => agent.run(request.body(body.as_slice())?)?,
+            None => agent.run(request.body(())?)?,
         };
         let (head, body) = response.into_parts();
         let body = body.into_with_config().limit(LONGEST_ANSWER).read_to_vec()?;
@@ -230,12 +236,16 @@ fn agent(connect: Duration, proxy: bool) -> Agent {
         .max_redirects(0)
         .max_redirects_will_error(false)
         .timeout_connect(Some(connect))
-        .timeout_global(Some(if proxy { Duration::from_secs(300) } else { Duration::from_secs(3) }))
+        .timeout_global(Some(connect * 10))
         .user_agent(concat!("tiebeam/", env!("CARGO_PKG_VERSION")));
     if !proxy {
         config = config.proxy(None);
     }
     config.build().new_agent()
+}
+
+fn is_loopback(host: &str) -> bool {
+    ["127.0.0.1", "localhost", "[::1]"].contains(&host)
 }
 
 /// Refuses an address to which a token must not be sent: plain HTTP leads only to this machine.
@@ -251,7 +261,7 @@ pub(crate) fn safe_endpoint(option: &str, url: &str) -> Result<String> {
     }
     match uri.scheme_str() {
         Some("https") if !host.is_empty() => {}
-        Some("http") if ["127.0.0.1", "localhost", "[::1]"].contains(&host) => {}
+        Some("http") if is_loopback(host) => {}
         Some("http") => return Err(refused("would send a token through the network in the clear")),
         _ => return Err(refused("is no URL of a service")),
     }

@@ -57,7 +57,10 @@ fn token(text: &str, lasts: u64) -> Reply {
 
 fn form(body: &[u8]) -> BTreeMap<String, String> {
     let text = String::from_utf8(body.to_vec()).unwrap();
-    text.split('&').map(|pair| pair.split_once('=').unwrap()).map(|(name, value)| (plain(name), plain(value))).collect()
+    text.split('&')
+        .map(|pair| pair.split_once('=').unwrap())
+        .map(|(name, value)| (plain(name), plain(value)))
+        .collect()
 }
 
 #[test]
@@ -69,7 +72,11 @@ fn what_is_named_is_the_only_source() {
         });
         format!("{sources:?}")
     };
-    let all = [("TIEBEAM_GCP_TOKEN", "t"), ("GOOGLE_APPLICATION_CREDENTIALS", "/k.json"), ("GCE_METADATA_HOST", "h:1")];
+    let all = [
+        ("TIEBEAM_GCP_TOKEN", "t"),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "/k.json"),
+        ("GCE_METADATA_HOST", "h:1"),
+    ];
     assert_eq!(of(Some("x"), &all), "[Given(Secret(…))]");
     assert_eq!(of(None, &all), "[Given(Secret(…))]");
     assert_eq!(of(None, &all[1..]), "[File(\"/k.json\")]");
@@ -93,7 +100,8 @@ fn a_service_account_signs_for_itself_and_renews_in_time() {
     assert_eq!(form["grant_type"], "urn:ietf:params:oauth:grant-type:jwt-bearer");
     let (signed, signature) = form["assertion"].rsplit_once('.').unwrap();
     let (head, claims) = signed.split_once('.').unwrap();
-    let part = |text: &str| -> Value { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap() };
+    let part =
+        |text: &str| -> Value { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap() };
     assert_eq!(part(head), json!({"alg": "RS256", "typ": "JWT", "kid": "k1"}));
     assert_eq!(
         part(claims),
@@ -136,7 +144,12 @@ fn a_token_that_is_refused_is_renewed_once() {
     let told: Vec<(&str, &str)> = form.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(
         told,
-        [("client_id", "i"), ("client_secret", "s+/="), ("grant_type", "refresh_token"), ("refresh_token", "1//r")]
+        [
+            ("client_id", "i"),
+            ("client_secret", "s+/="),
+            ("grant_type", "refresh_token"),
+            ("refresh_token", "1//r")
+        ]
     );
     fake.with(|state| state.token = "three".to_owned());
     fake.answer("POST /token", token("four", 3600));

@@ -39,7 +39,10 @@ fn pipeline(files: Vec<ArtifactInformation>) -> Pipeline {
     let environment = Environment {
         urn: urns::environment::DOCKER.to_owned(),
         payload: DockerPayload { container_image: "example/worker:1".to_owned() }.encode_to_vec().into(),
-        capabilities: vec!["beam:coder:bytes:v1".to_owned(), urns::protocol::MULTI_CORE_BUNDLE_PROCESSING.to_owned()],
+        capabilities: vec![
+            "beam:coder:bytes:v1".to_owned(),
+            urns::protocol::MULTI_CORE_BUNDLE_PROCESSING.to_owned(),
+        ],
         dependencies: files,
         ..Environment::default()
     };
@@ -123,9 +126,8 @@ fn the_least_job_says_only_what_it_must() {
     let hash = options["pipelineProtoHash"].as_str().unwrap();
     assert_eq!(url, format!("gs://bucket/tmp/staging/{hash}/pipeline.pb"));
     let experiments = ["beam_fn_api", "use_unified_worker", "use_runner_v2", "use_portable_job_submission"];
-    let shown = |name: &str| {
-        json!({"namespace": "tiebeam", "key": name, "type": "STRING", "value": options[name]})
-    };
+    let shown =
+        |name: &str| json!({"namespace": "tiebeam", "key": name, "type": "STRING", "value": options[name]});
     assert_eq!(
         body,
         json!({
@@ -207,7 +209,13 @@ fn every_option_has_its_field() {
         ("flexResourceSchedulingGoal", json!("FLEXRS_SPEED_OPTIMIZED")),
         (
             "experiments",
-            json!(["use_runner_v2", "mine=1", "beam_fn_api", "use_unified_worker", "use_portable_job_submission"]),
+            json!([
+                "use_runner_v2",
+                "mine=1",
+                "beam_fn_api",
+                "use_unified_worker",
+                "use_portable_job_submission"
+            ]),
         ),
     ] {
         assert_eq!(environment[field], want, "{field}");
@@ -256,10 +264,8 @@ fn an_update_names_the_running_job_and_what_became_of_its_steps() {
     let case = Case::new();
     // On the second page, after one whose name only begins alike.
     case.fake.with(|state| {
-        state.active = vec![
-            json!({"id": "j-0", "name": "word-count-2"}),
-            json!({"id": "j-1", "name": "word-count"}),
-        ];
+        state.active =
+            vec![json!({"id": "j-0", "name": "word-count-2"}), json!({"id": "j-1", "name": "word-count"})];
     });
     let more = json!({"update": true, "transform_name_mapping": {"Old": "New"}, "streaming": true});
     case.submit(more, pipeline(Vec::new())).unwrap();
@@ -291,7 +297,8 @@ fn files_go_up_once_and_the_pipeline_points_at_them() {
         body["environment"]["workerPools"][0]["packages"],
         json!([{"name": "model.onnx", "location": format!("storage.googleapis.com/{location}"), "sha256": hash}])
     );
-    let url = body["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"].as_str().unwrap().to_owned();
+    let url =
+        body["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"].as_str().unwrap().to_owned();
     let staged = case.fake.with(|state| state.objects[url.strip_prefix("gs://").unwrap()].clone());
     let sent = Pipeline::decode(staged.as_slice()).unwrap().components.unwrap();
     let sent = &sent.environments["rust"].dependencies;
@@ -453,16 +460,17 @@ fn a_job_is_cancelled_and_drained_by_the_state_that_is_asked_for() {
     let words = "(b1): Batch jobs cannot be drained.";
     case.fake.answer("PUT", Reply::refusal(400, "FAILED_PRECONDITION", words));
     let error = job.drain().unwrap_err();
-    assert_eq!((error.code(), error.message()), ("TB0767", "draining the job was refused: HTTP 400: (b1): Batch jobs cannot be drained."));
+    assert_eq!(
+        (error.code(), error.message()),
+        ("TB0767", "draining the job was refused: HTTP 400: (b1): Batch jobs cannot be drained.")
+    );
 }
 
 #[test]
 fn metrics_have_the_paths_of_our_steps_and_are_not_asked_for_all_the_time() {
     let case = Case::new();
     let job = case.job();
-    let metric = |n: u64| {
-        json!({"name": {"origin": "user", "name": "records", "context": {"step": "s1", "namespace": "sink"}}, "scalar": n})
-    };
+    let metric = |n: u64| json!({"name": {"origin": "user", "name": "records", "context": {"step": "s1", "namespace": "sink"}}, "scalar": n});
     case.fake.with(|state| state.metrics = vec![metric(4)]);
     let value = |job: &DataflowJob| {
         let infos = job.metrics().unwrap();
@@ -485,7 +493,10 @@ fn metrics_have_the_paths_of_our_steps_and_are_not_asked_for_all_the_time() {
 fn a_busy_service_is_asked_again_as_it_says() {
     let case = Case::new();
     let job = case.job();
-    case.fake.answer("GET", Reply::refusal(429, "RESOURCE_EXHAUSTED", "Quota exceeded").header("retry-after", "7"));
+    case.fake.answer(
+        "GET",
+        Reply::refusal(429, "RESOURCE_EXHAUSTED", "Quota exceeded").header("retry-after", "7"),
+    );
     case.fake.answer("GET", Reply::refusal(503, "UNAVAILABLE", "later").header("retry-after", "3600"));
     case.fake.answer("GET", Reply::refusal(503, "UNAVAILABLE", "later"));
     case.fake.script("GET", Script::Break);
@@ -538,13 +549,19 @@ fn a_second_job_of_the_same_name_is_refused_in_both_of_the_services_ways() {
     case.fake.with(|state| state.active = vec![json!({"id": "j-1", "name": "word-count"})]);
     let error = case.submit(json!({}), pipeline(Vec::new())).err().unwrap();
     assert_eq!(error.code(), "TB0766");
-    assert!(error.message().starts_with("a job `word-count` is running already: HTTP 409: (4e1b)"), "{error}");
+    assert!(
+        error.message().starts_with("a job `word-count` is running already: HTTP 409: (4e1b)"),
+        "{error}"
+    );
 
     let case = Case::new();
     let other = json!({"id": "j-1", "name": "word-count", "clientRequestId": "20261122-1"});
     case.fake.answer("POST /v1b3", Reply::json(200, other));
     let error = case.submit(json!({}), pipeline(Vec::new())).err().unwrap();
-    assert_eq!((error.code(), error.message()), ("TB0766", "a job `word-count` is running already: its id is j-1"));
+    assert_eq!(
+        (error.code(), error.message()),
+        ("TB0766", "a job `word-count` is running already: its id is j-1")
+    );
 }
 
 #[test]

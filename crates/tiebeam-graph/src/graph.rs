@@ -8,6 +8,8 @@ use std::sync::Arc;
 use tiebeam_core::{Error, ErrorKind, Result, WindowingStrategy};
 use tiebeam_exec::{EdgeId, EdgeSpec, EdgeType, GroupType, Operator};
 
+use crate::external::ExternalSpec;
+
 /// What a transform is to a runner.
 #[derive(Clone)]
 pub enum NodeKind {
@@ -27,6 +29,8 @@ pub enum NodeKind {
     Reshuffle,
     /// A reshuffle of elements that each stand for much work (a range of a file, say): each becomes a bundle of its own.
     ReshuffleOneByOne,
+    /// A transform of another language, for engines only.
+    External(Arc<ExternalSpec>),
 }
 
 /// The pieces that a runner makes a combine of.
@@ -62,6 +66,7 @@ impl NodeKind {
             NodeKind::CombinePerKey(_) => "CombinePerKey",
             NodeKind::Reshuffle => "Reshuffle",
             NodeKind::ReshuffleOneByOne => "ReshuffleOneByOne",
+            NodeKind::External(_) => "External",
         }
     }
 }

@@ -2,6 +2,7 @@
 //! plans and wires are made of. Building a graph has no side effects: no file is listed, no clock read, nothing is sent.
 
 pub mod explain;
+pub mod external;
 pub mod fns;
 pub mod graph;
 pub mod ops;
@@ -10,6 +11,7 @@ pub mod pcollection;
 pub mod pipeline;
 pub mod side_input;
 
+pub use external::{ExpansionService, ExternalSpec, apply_external};
 pub use graph::{
     Arity, Check, Cleanup, CombineParts, Graph, GraphNode, NodeKind, NodeOutput, PipelineErrors,
 };

@@ -14,9 +14,22 @@ mod text;
 
 use std::sync::Arc;
 
-use tiebeam_core::Result;
+use tiebeam_core::{Error, ErrorKind, Result};
 use tiebeam_exec::{EdgeId, EdgeSpec, GroupType, SideInputSpec, StageSpec};
-use tiebeam_graph::Graph;
+use tiebeam_graph::{Graph, NodeKind};
+
+/// Transforms of other languages run in engines alone.
+fn refuse_external(graph: &Graph) -> Result<()> {
+    match graph.nodes.iter().find(|node| matches!(node.kind, NodeKind::External(_))) {
+        None => Ok(()),
+        Some(node) => {
+            let message = "a transform of another language cannot run on the embedded runner";
+            Err(Error::new(ErrorKind::Unsupported, "TB0239", message)
+                .with_help("run the pipeline on an engine: `--runner prism|flink|spark|portable --job-endpoint HOST:PORT`")
+                .at_step(&node.step))
+        }
+    }
+}
 
 /// Names what is kept between stages: a shuffle's contents, or the elements of an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,6 +143,7 @@ impl Default for PlanOptions {
 /// # Errors
 /// Internal ones, when the rules contradict each other.
 pub fn plan(graph: &Arc<Graph>, options: PlanOptions) -> Result<Plan> {
+    refuse_external(graph)?;
     let lifted = lift::lift_combiners(graph);
     let fused = fuse::fuse(graph, lifted, options)?;
     let plan = fuse::order(fused)?;

@@ -56,6 +56,8 @@ impl Lifted {
                 (OpKind::ElementWise, op.clone())
             }
             NodeKind::GroupByKey(group) => (OpKind::Group(group.clone()), nothing),
+            // Refused before.
+            NodeKind::External(_) => (OpKind::ElementWise, nothing),
             NodeKind::Reshuffle => (OpKind::Reshuffle { one_by_one: false }, nothing),
             NodeKind::ReshuffleOneByOne => (OpKind::Reshuffle { one_by_one: true }, nothing),
             NodeKind::CombinePerKey(parts) => {

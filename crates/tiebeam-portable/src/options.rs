@@ -19,6 +19,10 @@ pub fn to_struct(options: &JobOptions) -> Struct {
 
 /// Options as a worker is told them; numbers that are whole become integers again.
 pub fn from_struct(options: &Struct) -> JobOptions {
+    // Dataflow hands on what it was given when the job was made: `{"options": {…}, "display_data": […]}`.
+    if let Some(Kind::StructValue(inner)) = options.fields.get("options").and_then(|value| value.kind.as_ref()) {
+        return from_struct(inner);
+    }
     let plain = |name: &str| {
         let inner = name.strip_prefix("beam:option:").and_then(|rest| rest.strip_suffix(":v1"));
         inner.unwrap_or(name).to_owned()
@@ -111,6 +115,9 @@ mod tests {
         for text in [r#"{"beam:option:n:v1": 3}"#, r#"{"options": {"n": 3}}"#, r#"{"n": 3}"#] {
             assert_eq!(from_json(text).unwrap().get("n"), Some(&json!(3)), "{text}");
         }
+        let dataflows = message(&json!({"options": {"n": 3}, "display_data": []}));
+        let Some(Kind::StructValue(dataflows)) = dataflows.kind else { unreachable!() };
+        assert_eq!(from_struct(&dataflows).get("n"), Some(&json!(3)));
         for text in ["", "3", "[1]", "{"] {
             assert!(from_json(text).is_err(), "{text}");
         }

@@ -168,6 +168,8 @@ impl Writer<'_> {
             NodeKind::Impulse => (function(urns::transform::IMPULSE, Vec::new()), ""),
             NodeKind::GroupByKey(_) => (function(urns::transform::GROUP_BY_KEY, Vec::new()), ""),
             NodeKind::Reshuffle | NodeKind::ReshuffleOneByOne => return self.reshuffle(node, id),
+            // As it is asked for; whoever submits the pipeline has it expanded first.
+            NodeKind::External(spec) => (function(&spec.urn, spec.payload.clone()), ""),
             NodeKind::Flatten(_) => (function(urns::transform::FLATTEN, Vec::new()), ""),
             NodeKind::ParDo(operator) => (self.messages.par_do(node, &**operator)?, ENVIRONMENT),
             NodeKind::AssignWindows(_) => (self.messages.assign_windows(node, windowing()?), ENVIRONMENT),

@@ -32,6 +32,9 @@ pub use tiebeam_onnx as onnx;
 #[cfg(feature = "portable")]
 #[doc(inline)]
 pub use tiebeam_portable as portable;
+#[cfg(feature = "portable")]
+#[doc(inline)]
+pub use tiebeam_portable::expansion::external;
 #[cfg(feature = "testing")]
 #[doc(inline)]
 pub use tiebeam_testing as testing;

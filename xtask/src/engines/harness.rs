@@ -281,8 +281,7 @@ impl Bench {
         };
         if !status.success() {
             let said = fs::read_to_string(&log).unwrap_or_default();
-            let line = said.lines().find(|line| line.starts_with("error")).or(said.lines().last());
-            return Ok(Err(format!("{status}: {} ({})", line.unwrap_or("silent"), log.display())));
+            return Ok(Err(format!("{status}: {} ({})", complaint(&said), log.display())));
         }
         let mut lines = match case.output {
             Output::Files => lines_below(&out)?,
@@ -293,6 +292,20 @@ impl Bench {
         };
         lines.sort_unstable();
         Ok(Ok(lines))
+    }
+}
+
+/// What a program that failed says is wrong: its error with its cause, on one line, or the last line.
+fn complaint(said: &str) -> String {
+    const MOST: usize = 300;
+    let from = said.lines().position(|line| line.starts_with("error"));
+    let text = match from {
+        Some(from) => said.lines().skip(from).take(2).map(str::trim).collect::<Vec<_>>().join(" "),
+        None => said.lines().last().unwrap_or("it said nothing").to_owned(),
+    };
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 
@@ -400,7 +413,9 @@ mod tests {
     fn a_case_that_fails_or_does_not_end_says_why() {
         let told = |script, trouble| ran(script, trouble).unwrap_err();
         let failed = told("echo noise >&2; echo 'error[TB0100]: no' >&2; echo more >&2; exit 4", None);
-        assert!(failed.starts_with("exit status: 4: error[TB0100]: no ("), "{failed}");
+        assert!(failed.starts_with("exit status: 4: error[TB0100]: no more ("), "{failed}");
+        let failed = told("exit 1", None);
+        assert!(failed.starts_with("exit status: 1: it said nothing ("), "{failed}");
         let failed = told("sleep 1000", None);
         assert!(failed.starts_with("it did not end in 0 s ("), "{failed}");
         assert_eq!(told("sleep 999", Some("the engine died")), "the engine died");

@@ -12,7 +12,10 @@ pub struct TestClock {
 
 impl Default for TestClock {
     fn default() -> TestClock {
-        TestClock { now: Mutex::new(UNIX_EPOCH + Duration::from_secs(1_795_000_000)), slept: Mutex::default() }
+        TestClock {
+            now: Mutex::new(UNIX_EPOCH + Duration::from_secs(1_795_000_000)),
+            slept: Mutex::default(),
+        }
     }
 }
 

@@ -45,7 +45,11 @@ pub struct Reply {
 
 impl Reply {
     pub fn json(status: u16, body: Value) -> Reply {
-        Reply { status, headers: vec![("content-type", "application/json".to_owned())], body: body.to_string() }
+        Reply {
+            status,
+            headers: vec![("content-type", "application/json".to_owned())],
+            body: body.to_string(),
+        }
     }
 
     /// A refusal in Google's form.
@@ -211,7 +215,11 @@ pub fn plain(text: &str) -> String {
 }
 
 fn send(mut stream: TcpStream, reply: &Reply) {
-    let mut head = format!("HTTP/1.1 {} x\r\nconnection: close\r\ncontent-length: {}\r\n", reply.status, reply.body.len());
+    let mut head = format!(
+        "HTTP/1.1 {} x\r\nconnection: close\r\ncontent-length: {}\r\n",
+        reply.status,
+        reply.body.len()
+    );
     for (name, value) in &reply.headers {
         head += &format!("{name}: {value}\r\n");
     }
@@ -230,14 +238,19 @@ fn answer(state: &mut State, seen: &Seen, address: SocketAddr) -> Reply {
     let parts: Vec<String> = seen.path.trim_start_matches('/').split('/').map(plain).collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     match (seen.method.as_str(), parts.as_slice()) {
-        ("GET", ["storage", "v1", "b", bucket, "o", object]) => object_of(state, &format!("{bucket}/{object}")),
+        ("GET", ["storage", "v1", "b", bucket, "o", object]) => {
+            object_of(state, &format!("{bucket}/{object}"))
+        }
         ("POST", ["upload", "storage", "v1", "b", bucket, "o"]) => open_session(state, seen, bucket, address),
         ("PUT", ["session", ..]) => take_piece(state, seen),
-        ("POST", ["v1b3", "projects", project, "locations", region, "jobs"]) => create(state, seen, project, region),
+        ("POST", ["v1b3", "projects", project, "locations", region, "jobs"]) => {
+            create(state, seen, project, region)
+        }
         ("GET", ["v1b3", "projects", _, "locations", _, "jobs"]) => list(state, seen),
         ("GET", ["v1b3", "projects", _, "locations", _, "jobs", id]) => {
             state.looks += 1;
-            let now = if state.states.len() > 1 { state.states.pop_front() } else { state.states.front().copied() };
+            let now =
+                if state.states.len() > 1 { state.states.pop_front() } else { state.states.front().copied() };
             Reply::json(200, json!({"id": id, "currentState": now.unwrap_or("JOB_STATE_DONE")}))
         }
         ("PUT", ["v1b3", "projects", _, "locations", _, "jobs", id]) => {
@@ -246,9 +259,14 @@ fn answer(state: &mut State, seen: &Seen, address: SocketAddr) -> Reply {
             let now = match wanted["requestedState"].as_str() {
                 Some("JOB_STATE_CANCELLED") => "JOB_STATE_CANCELLING",
                 Some("JOB_STATE_DRAINING") => "JOB_STATE_DRAINING",
-                other => return Reply::refusal(400, "INVALID_ARGUMENT", &format!("requestedState {other:?}")),
+                other => {
+                    return Reply::refusal(400, "INVALID_ARGUMENT", &format!("requestedState {other:?}"));
+                }
             };
-            Reply::json(200, json!({"id": id, "currentState": now, "requestedState": wanted["requestedState"]}))
+            Reply::json(
+                200,
+                json!({"id": id, "currentState": now, "requestedState": wanted["requestedState"]}),
+            )
         }
         ("GET", ["v1b3", "projects", _, "locations", _, "jobs", _, "messages"]) => messages(state, seen),
         ("GET", ["v1b3", "projects", _, "locations", _, "jobs", _, "metrics"]) => {
@@ -261,7 +279,10 @@ fn answer(state: &mut State, seen: &Seen, address: SocketAddr) -> Reply {
 fn object_of(state: &State, key: &str) -> Reply {
     match state.objects.get(key) {
         // Google's 64-bit numbers are texts.
-        Some(content) => Reply::json(200, json!({"name": key.split_once('/').unwrap().1, "size": content.len().to_string()})),
+        Some(content) => Reply::json(
+            200,
+            json!({"name": key.split_once('/').unwrap().1, "size": content.len().to_string()}),
+        ),
         None => Reply::refusal(404, "NOT_FOUND", &format!("No such object: {key}")),
     }
 }
@@ -272,7 +293,11 @@ fn open_session(state: &mut State, seen: &Seen, bucket: &str, address: SocketAdd
     assert_eq!(seen.json()["name"], json!(seen.query["name"]));
     let key = format!("{bucket}/{}", seen.query["name"]);
     if state.objects.contains_key(&key) {
-        return Reply::refusal(412, "FAILED_PRECONDITION", "At least one of the pre-conditions you specified did not hold.");
+        return Reply::refusal(
+            412,
+            "FAILED_PRECONDITION",
+            "At least one of the pre-conditions you specified did not hold.",
+        );
     }
     let path = format!("/session/{}", state.opened);
     state.opened += 1;
@@ -285,7 +310,8 @@ fn take_piece(state: &mut State, seen: &Seen) -> Reply {
         return Reply::refusal(410, "GONE", "the session is over");
     };
     assert_eq!(seen.query["upload_id"], "a/b");
-    let (range, size) = seen.headers["content-range"].strip_prefix("bytes ").unwrap().split_once('/').unwrap();
+    let (range, size) =
+        seen.headers["content-range"].strip_prefix("bytes ").unwrap().split_once('/').unwrap();
     let size: usize = size.parse().unwrap();
     if range != "*" {
         let (from, to) = range.split_once('-').unwrap();
@@ -308,13 +334,15 @@ fn take_piece(state: &mut State, seen: &Seen) -> Reply {
 fn create(state: &mut State, seen: &Seen, project: &str, region: &str) -> Reply {
     let mut job = seen.json();
     shape::check("Job", &job);
-    let pipeline = job["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"].as_str().unwrap_or_default();
+    let pipeline =
+        job["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"].as_str().unwrap_or_default();
     if !state.objects.contains_key(pipeline.trim_start_matches("gs://")) {
         return Reply::refusal(400, "INVALID_ARGUMENT", &format!("there is no pipeline at {pipeline}"));
     }
     let name = job["name"].clone();
     if state.active.iter().any(|one| one["name"] == name) && job["replaceJobId"].is_null() {
-        let words = "(4e1b): The workflow could not be created. Causes: There is already an active job named so.";
+        let words =
+            "(4e1b): The workflow could not be created. Causes: There is already an active job named so.";
         return Reply::refusal(409, "ALREADY_EXISTS", words);
     }
     job["id"] = json!("2026-11-22_02_00_00-123");
@@ -348,7 +376,10 @@ fn messages(state: &State, seen: &Seen) -> Reply {
 
 /// One page of a list, as long as that.
 fn page(all: &[Value], seen: &Seen, name: &str, length: usize) -> Reply {
-    let from = seen.query.get("pageToken").map_or(0, |token| token.trim_start_matches("t+/").parse::<usize>().unwrap());
+    let from = seen
+        .query
+        .get("pageToken")
+        .map_or(0, |token| token.trim_start_matches("t+/").parse::<usize>().unwrap());
     let end = (from + length).min(all.len());
     let mut body = json!({name: all[from..end]});
     if end < all.len() {

@@ -76,8 +76,8 @@ fn expanded(
     let transform = request.transform.unwrap_or_default();
     let mut components = request.components.unwrap_or_default();
     let recipe = recipe(&transform, &components, transforms)?;
-    let made = make(transforms, &recipe)?;
     let given = given(&transform, &components)?;
+    let made = make(transforms, &recipe)?;
     let mut naming = Naming { namespace: &request.namespace, inputs: HashMap::new() };
     for (name, edge) in &made.inputs {
         let id = transform.inputs.get(name).ok_or_else(|| lacks("input", name))?;

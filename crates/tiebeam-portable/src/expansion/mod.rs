@@ -3,11 +3,18 @@
 //! The *service* ([`ExpansionServer`]) offers transforms of the library to pipelines of other languages: they name one by
 //! its identifier and configure it by a row. The transform that they get back holds a recipe in each of its payloads, by
 //! which our workers make the step when they meet it ([`LibraryRecipes`]); so no program of a user's is needed.
+//!
+//! The *client* ([`external`], [`expand_externals`]) puts transforms of Python and Java into pipelines of ours.
 
 mod answer;
+mod client;
+pub mod external;
+mod python;
 mod recipes;
 mod schema;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +24,7 @@ use tiebeam_core::row::{Row, Schema};
 use tiebeam_graph::{PCollection, Pipeline};
 
 pub use answer::{discover, expand};
+pub use client::{Services, expand_externals};
 pub use recipes::LibraryRecipes;
 pub use server::ExpansionServer;
 

@@ -41,7 +41,7 @@ impl WorkerArgs {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Option<Result<WorkerArgs>> {
         if flag(args, "control_endpoint").is_some() || flag(args, "provision_endpoint").is_some() {
-            return Some(WorkerArgs::of_flags(args));
+            return Some(WorkerArgs::of_flags(args, variable));
         }
         let control = variable("CONTROL_API_SERVICE_DESCRIPTOR")?;
         let id = variable("WORKER_ID")?;
@@ -64,10 +64,13 @@ impl WorkerArgs {
         }))
     }
 
-    fn of_flags(args: &[String]) -> Result<WorkerArgs> {
+    fn of_flags(args: &[String], variable: impl Fn(&str) -> Option<String>) -> Result<WorkerArgs> {
         let text = |name: &str| flag(args, name).unwrap_or_default().to_owned();
-        let options = match flag(args, "options").filter(|text| !text.is_empty()) {
-            Some(json) => Some(from_json(json)?),
+        // The boot program of Beam's Go image asks the provisioning service itself, and leaves the options in a file.
+        let file = || std::fs::read_to_string(variable("PIPELINE_OPTIONS_FILE")?).ok();
+        let told = flag(args, "options").map(str::to_owned).or_else(file);
+        let options = match told.filter(|text| !text.is_empty()) {
+            Some(json) => Some(from_json(&json)?),
             None => None,
         };
         let args = WorkerArgs {
@@ -187,6 +190,16 @@ mod tests {
         assert!(detect(&["--provision_endpoint=h:3"], &[]).unwrap().is_err(), "an id is wanted");
         let prism = detect(&["--id='job-1[a]_x'", "--provision_endpoint=h:3"], &[]).unwrap().unwrap();
         assert_eq!(prism.id, "job-1[a]_x");
+    }
+
+    #[test]
+    fn the_boot_program_of_beams_go_image_makes_a_worker() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pipeline_options.json");
+        std::fs::write(&file, r#"{"options": {"n": 3}, "display_data": []}"#).unwrap();
+        let args = ["--worker=true", "--id=w", "--logging_endpoint=h:2", "--control_endpoint=h:1", "--semi_persist_dir=/tmp"];
+        let worker = detect(&args, &[("PIPELINE_OPTIONS_FILE", file.to_str().unwrap())]).unwrap().unwrap();
+        assert_eq!((worker.control.as_str(), worker.options.unwrap()["n"].clone()), ("h:1", 3.into()));
     }
 
     #[test]

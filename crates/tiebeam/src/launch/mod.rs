@@ -1,6 +1,8 @@
 //! From a graph to a program: what `tiebeam::main` and the `tiebeam` binary share. Flags, signals, progress, the report, the
 //! verdict, exit codes.
 
+#[cfg(feature = "dataflow")]
+mod dataflow;
 mod exit;
 #[cfg(feature = "portable")]
 mod expansion;

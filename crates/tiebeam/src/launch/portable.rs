@@ -13,6 +13,7 @@ use tiebeam_exec::EdgeId;
 use tiebeam_graph::{Graph, NodeKind};
 use tiebeam_model::pipeline::MonitoringInfo;
 use tiebeam_model::urns::label;
+use tiebeam_portable::expansion::expand_externals;
 use tiebeam_portable::{
     Environment, Job as Started, JobEvent, JobOptions, JobState, PoolWorkers, Severity, StopWorker,
     Submission, WorkerArgs, WorkerPool, artifacts, pipeline_message, run_worker_with, submit,
@@ -29,6 +30,10 @@ const FOLDER: &str = "tiebeam_folder";
 
 /// Runs a job on the engine that the flags name, to its end.
 pub(super) fn run(job: &Job, flags: &RunFlags, progress: &Progress, cancel: &CancelToken) -> Result<JobReport> {
+    // With an endpoint it is a job service like any other.
+    if flags.runner == RunnerKind::Dataflow && flags.job_endpoint.is_none() {
+        return dataflow(job, flags, progress, cancel);
+    }
     let endpoint = endpoint(flags)?;
     let place = place(flags, &endpoint)?;
     if place == WorkerPlace::Loopback {
@@ -40,6 +45,38 @@ pub(super) fn run(job: &Job, flags: &RunFlags, progress: &Progress, cancel: &Can
         job.graph.run_cleanups();
     }
     outcome
+}
+
+#[cfg(feature = "dataflow")]
+use super::dataflow::run as dataflow;
+
+#[cfg(not(feature = "dataflow"))]
+fn dataflow(_: &Job, _: &RunFlags, _: &Progress, _: &CancelToken) -> Result<JobReport> {
+    Err(Error::new(ErrorKind::Unsupported, "TB0522", "this build cannot make jobs of dataflow")
+        .with_help("build tiebeam with its feature `dataflow`, or name a job service by `--job-endpoint HOST:PORT`"))
+}
+
+/// A job on another engine, however it was made.
+pub(super) trait Followed {
+    fn wait(&self, hear: &mut dyn FnMut(&Self, Option<JobEvent>)) -> Result<JobState>;
+    fn metrics(&self) -> Result<Vec<MonitoringInfo>>;
+    fn cancel(&self) -> Result<JobState>;
+    fn drain(&self) -> Result<JobState>;
+}
+
+impl Followed for Started {
+    fn wait(&self, hear: &mut dyn FnMut(&Self, Option<JobEvent>)) -> Result<JobState> {
+        self.wait(hear)
+    }
+    fn metrics(&self) -> Result<Vec<MonitoringInfo>> {
+        self.metrics()
+    }
+    fn cancel(&self) -> Result<JobState> {
+        self.cancel()
+    }
+    fn drain(&self) -> Result<JobState> {
+        self.drain()
+    }
 }
 
 /// The job service: the one that was named.
@@ -100,7 +137,16 @@ fn on_engine(
         }
         elsewhere => environment_of(elsewhere)?,
     };
-    let pipeline = pipeline_message(&Steps::with_options(job.graph.clone(), job.decisive.clone()), &environment, files(job)?)?;
+    let mut pipeline = pipeline_message(&steps(job), &environment, files(job)?)?;
+    let services = expand_externals(&job.graph, &mut pipeline)?;
+    if flags.detach && services.is_needed() {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "TB0524",
+            "`--detach` cannot leave a job whose Python steps run beside this process",
+        )
+        .with_help("name an expansion service that stays: `.with_expansion_service(\"HOST:PORT\")`"));
+    }
     let name = flags.job_name.clone().unwrap_or_else(|| job.name.clone());
     let options = options(job, flags, &name)?;
     let started = submit(Submission { endpoint: endpoint.to_owned(), name, pipeline, options })?;
@@ -112,7 +158,7 @@ fn on_engine(
         to_stderr(&format!("job {} on {endpoint}\n", started.id()));
     }
     let ended = follow(job, flags, &started, progress, cancel);
-    drop(pool);
+    drop((pool, services));
     ended
 }
 
@@ -136,15 +182,20 @@ fn this_program() -> Result<PathBuf> {
     std::env::current_exe().map_err(|error| Error::internal(format!("this program has no path: {error}")))
 }
 
+/// The job's steps, with the options that decide what they compute.
+pub(super) fn steps(job: &Job) -> Steps {
+    Steps::with_options(job.graph.clone(), job.decisive.clone())
+}
+
 /// The files that travel with the job.
-fn files(job: &Job) -> Result<Vec<tiebeam_model::pipeline::ArtifactInformation>> {
+pub(super) fn files(job: &Job) -> Result<Vec<tiebeam_model::pipeline::ArtifactInformation>> {
     // A file that is not here is one of the workers' machines, or an address that they read themselves.
     let here = job.graph.files.iter().filter(|path| path.is_file());
     here.map(|path| artifacts::describe(&artifacts::StagedFile::of(path))).collect()
 }
 
 /// What the engine and the workers are told.
-fn options(job: &Job, flags: &RunFlags, name: &str) -> Result<JobOptions> {
+pub(super) fn options(job: &Job, flags: &RunFlags, name: &str) -> Result<JobOptions> {
     let mut options = JobOptions::new();
     options.insert("job_name".to_owned(), json!(name));
     if let Ok(folder) = std::env::current_dir() {
@@ -159,17 +210,17 @@ fn options(job: &Job, flags: &RunFlags, name: &str) -> Result<JobOptions> {
 }
 
 /// Waits for the job's end; passes on what it says, and what the user's signals ask for.
-fn follow(
+pub(super) fn follow(
     job: &Job,
     flags: &RunFlags,
-    started: &Started,
+    started: &impl Followed,
     progress: &Progress,
     cancel: &CancelToken,
 ) -> Result<JobReport> {
     let mut asked = Stop::No;
     let mut failures: Vec<String> = Vec::new();
     let mut ticks = 0u32;
-    let state = started.wait(|started, event| {
+    let state = started.wait(&mut |started, event| {
         match event {
             Some(JobEvent::Message(severity, text)) if severity >= Severity::Error => failures.push(text),
             Some(JobEvent::Message(Severity::Warning, text)) if flags.progress != ProgressMode::None => {
@@ -197,7 +248,7 @@ fn follow(
     }
 }
 
-fn stop_job(started: &Started, stop: Stop) {
+fn stop_job(started: &impl Followed, stop: Stop) {
     let done = match stop {
         Stop::No => return,
         Stop::Drain => started.drain().or_else(|error| {
@@ -247,7 +298,7 @@ fn first_line(text: &str) -> &str {
 }
 
 /// Takes over what the engine has counted so far. Engines without counts leave the report's zeros.
-fn observe(job: &Job, started: &Started, progress: &Progress) {
+fn observe(job: &Job, started: &impl Followed, progress: &Progress) {
     if let Ok(infos) = started.metrics() {
         let (elements, nanos, metrics) = counts(&job.graph, &infos);
         progress.replace(elements, nanos, metrics);

@@ -1,0 +1,77 @@
+//! Running a graph on Google Cloud Dataflow, by its REST API.
+
+use std::collections::BTreeMap;
+
+use tiebeam_core::{Error, ErrorKind, Result};
+use tiebeam_dataflow::{Dataflow, DataflowJob, DataflowOptions, job_name_of};
+use tiebeam_model::pipeline::MonitoringInfo;
+use tiebeam_portable::{Environment, JobEvent, JobState, pipeline_message};
+use tiebeam_runner::{CancelToken, JobReport, JobStatus, Progress};
+
+use super::exit::{to_stderr, to_stdout};
+use super::flags::{ProgressMode, RunFlags, WorkerPlace};
+use super::portable::{Followed, files, follow, options, steps};
+use super::run::Job;
+
+/// Beam's image whose boot program fetches a bare program and starts it as the worker.
+const BOOT_IMAGE: &str = "apache/beam_go_sdk:2.77.0";
+
+/// Runs a job to its end.
+pub(super) fn run(job: &Job, flags: &RunFlags, progress: &Progress, cancel: &CancelToken) -> Result<JobReport> {
+    let name = flags.job_name.clone().unwrap_or_else(|| job_name_of(&job.name));
+    let told = options(job, flags, &name)?;
+    let dataflow = DataflowOptions::parse(&told)?;
+    let environment = environment(flags, &dataflow)?;
+    let pipeline = pipeline_message(&steps(job), &environment, files(job)?)?;
+    let is_shown = flags.progress != ProgressMode::None;
+    let started = Dataflow::new(dataflow).submit(&name, pipeline, &told, &|what| {
+        if is_shown {
+            to_stderr(&format!("{what}\n"));
+        }
+    })?;
+    if flags.detach {
+        to_stdout(&format!("{}\n", started.id()));
+        return Ok(progress.report(JobStatus::Done));
+    }
+    if is_shown {
+        to_stderr(&format!("job {}: {}\n", started.id(), started.page()));
+    }
+    let ended = follow(job, flags, &started, progress, cancel);
+    job.graph.run_cleanups();
+    ended
+}
+
+/// Where the steps run. What is no container, Dataflow's client refuses.
+fn environment(flags: &RunFlags, dataflow: &DataflowOptions) -> Result<Environment> {
+    match &flags.environment {
+        Some(WorkerPlace::Docker(image)) => Ok(Environment::Docker { image: image.clone() }),
+        Some(WorkerPlace::Process(_)) => {
+            Ok(Environment::Process { command: String::new(), variables: BTreeMap::new() })
+        }
+        Some(WorkerPlace::Loopback | WorkerPlace::External(_)) => {
+            Ok(Environment::External { address: String::new() })
+        }
+        None if dataflow.worker_binary.is_some() => Ok(Environment::Docker { image: BOOT_IMAGE.to_owned() }),
+        None => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "TB0523",
+            "dataflow was not told which container the steps run in",
+        )
+        .with_help("add `--environment docker=IMAGE`, or `--option worker_binary=FILE` with a static program")),
+    }
+}
+
+impl Followed for DataflowJob {
+    fn wait(&self, hear: &mut dyn FnMut(&Self, Option<JobEvent>)) -> Result<JobState> {
+        self.wait(hear)
+    }
+    fn metrics(&self) -> Result<Vec<MonitoringInfo>> {
+        self.metrics()
+    }
+    fn cancel(&self) -> Result<JobState> {
+        self.cancel()
+    }
+    fn drain(&self) -> Result<JobState> {
+        self.drain()
+    }
+}

