@@ -13,7 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tiebeam-runner", &["core", "exec", "graph", "plan"]),
     ("tiebeam-model", &[]),
     ("tiebeam-worker", &["core", "exec", "graph", "plan", "model"]),
-    ("tiebeam-portable", &["core", "graph", "model", "worker"]),
+    ("tiebeam-portable", &["core", "exec", "graph", "model", "worker"]),
     ("tiebeam-dataflow", &["core", "model", "portable", "worker"]),
     ("tiebeam-inference", &["core", "graph", "transforms"]),
     ("tiebeam-onnx", &["core", "graph", "transforms", "inference"]),

@@ -1,7 +1,7 @@
 //! The worker on its wires: control, data, state, logging, provisioning, artifacts, status.
 
 mod args;
-mod data;
+mod elements;
 pub(crate) mod logging;
 mod state;
 mod status;
@@ -32,7 +32,7 @@ pub use args::WorkerArgs;
 use crate::artifacts;
 use crate::options::JobOptions;
 use crate::wire::{Identity, connect, refused, runtime};
-use data::DataStreams;
+use elements::DataStreams;
 use logging::WorkerLog;
 use state::StateStreams;
 use status::Doing;
