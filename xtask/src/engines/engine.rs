@@ -190,9 +190,12 @@ impl Engine {
 
     fn wait(&mut self, what: &str, mut done: impl FnMut(&mut Engine) -> bool) -> Result<(), String> {
         let started = Instant::now();
-        while !done(self) {
+        loop {
             if let Some(failure) = self.failure() {
                 return Err(failure);
+            }
+            if done(self) {
+                return Ok(());
             }
             if started.elapsed() > PATIENCE {
                 let seconds = PATIENCE.as_secs();
@@ -200,16 +203,20 @@ impl Engine {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        Ok(())
     }
 }
 
-/// The last lines of a log, each on its own line; nothing of an empty one.
+/// What a log says at last, each line on its own: its last errors where it has any, since engines say much while they go
+/// down, else its last lines. Nothing of an empty one.
 fn end_of(log: &Path) -> String {
+    const MOST: usize = 5;
     let bytes = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(5)..].iter().map(|line| format!("\n  {line}")).collect()
+    let is_error = |line: &&&str| line.contains(" ERROR ") || line.starts_with("Caused by: ");
+    let errors: Vec<_> = lines.iter().filter(is_error).copied().collect();
+    let told = if errors.is_empty() { lines } else { errors };
+    told[told.len().saturating_sub(MOST)..].iter().map(|line| format!("\n  {line}")).collect()
 }
 
 /// What an engine's commands are made of.
@@ -369,6 +376,8 @@ mod tests {
         assert_eq!(end_of(&log), "");
         std::fs::write(&log, b"1\n2\n\n3\n4\n5\n\xff6\n \n").unwrap();
         assert_eq!(end_of(&log), "\n  2\n  3\n  4\n  5\n  \u{fffd}6");
+        std::fs::write(&log, "1 INFO a\n2 ERROR b\nCaused by: c\n3 INFO d\n").unwrap();
+        assert_eq!(end_of(&log), "\n  2 ERROR b\n  Caused by: c");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A clock that stands until somebody waits.
 
+#![allow(dead_code)] // each test program uses its own part of it
+
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

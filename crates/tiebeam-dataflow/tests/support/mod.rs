@@ -318,7 +318,10 @@ fn take_piece(state: &mut State, seen: &Seen) -> Reply {
         let (from, to): (usize, usize) = (from.parse().unwrap(), to.parse().unwrap());
         assert_eq!(from, content.len(), "a piece goes on where the last one ended");
         assert_eq!(to + 1 - from, seen.body.len());
-        assert!(to + 1 == size || seen.body.len() % (256 << 10) == 0, "pieces are multiples of 256 KiB");
+        assert!(
+            to + 1 == size || seen.body.len().is_multiple_of(256 << 10),
+            "pieces are multiples of 256 KiB"
+        );
         content.extend_from_slice(&seen.body);
     }
     if content.len() == size {
