@@ -72,6 +72,7 @@ urns! {
         COMBINE_FN = "tiebeam:combine_fn:v1": "A step's CombineFn; the payload is a StepPayload.";
         SPREAD_FN = "tiebeam:reshuffle_spread_fn:v1": "First half of a reshuffle; the payload is a StepPayload.";
         GATHER_FN = "tiebeam:reshuffle_gather_fn:v1": "Second half of a reshuffle; the payload is a StepPayload.";
+        PASS_FN = "tiebeam:pass_fn:v1": "Passes elements on to a Flatten; the payload is its StepPayload.";
         VIEW_FN = "tiebeam:view_fn:v1": "What a side input becomes; the step knows.";
         WINDOW_MAPPING_FN = "tiebeam:window_mapping_fn:v1": "The payload is the side input's window function.";
     }

@@ -174,6 +174,9 @@ impl<'a> Lowering<'a> {
             return self.reshuffle(id, transform, &function.urn, &found);
         }
         let node = found.node();
+        if function.urn == urns::own::PASS_FN {
+            return self.pass(id, transform, &found);
+        }
         let (NodeKind::ParDo(operator) | NodeKind::AssignWindows(operator)) = &node.kind else {
             return Err(wrong_kind(id, node, "ParDo"));
         };
@@ -208,6 +211,20 @@ impl<'a> Lowering<'a> {
             outputs,
         });
         Ok(())
+    }
+
+    /// What stands between a Flatten and an input that the runner makes: passes elements on.
+    fn pass(&mut self, id: &str, transform: &PTransform, found: &Found) -> Result<()> {
+        let node = found.node();
+        let NodeKind::Flatten(operator) = &node.kind else {
+            return Err(wrong_kind(id, node, "Flatten"));
+        };
+        let output =
+            node.outputs.first().ok_or_else(|| Error::internal(format!("{} makes nothing", node.step)))?;
+        let edge_type = found.graph().edge(output.edge)?.edge_type.clone();
+        let piece = id.rsplit('/').next().unwrap_or("Pass");
+        let step = format!("{}/{piece}", node.step).into();
+        self.single(id, transform, step, operator.clone(), edge_type.clone(), edge_type)
     }
 
     /// One half of a reshuffle, for a runner that knows none itself.

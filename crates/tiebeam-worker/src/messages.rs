@@ -104,8 +104,8 @@ impl<'a> Messages<'a> {
         Ok(function(urns::transform::PAR_DO, payload.encode_to_vec()))
     }
 
-    /// One half of a reshuffle.
-    pub(crate) fn half_reshuffle(&self, node: &GraphNode, urn: &str) -> FunctionSpec {
+    /// A ParDo of a function that is known by its step: one half of a reshuffle, or what stands before a Flatten.
+    pub(crate) fn step_function(&self, node: &GraphNode, urn: &str) -> FunctionSpec {
         let do_fn = function(urn, self.steps.payload(node).encode_to_vec());
         let payload = ParDoPayload { do_fn: Some(do_fn), ..ParDoPayload::default() };
         function(urns::transform::PAR_DO, payload.encode_to_vec())

@@ -122,5 +122,6 @@ impl Library {
 
 /// Whether a function of that URN is told by a [`StepPayload`].
 pub(crate) fn is_own(urn: &str) -> bool {
-    [urns::own::DO_FN, urns::own::COMBINE_FN, urns::own::SPREAD_FN, urns::own::GATHER_FN].contains(&urn)
+    use urns::own::{COMBINE_FN, DO_FN, GATHER_FN, PASS_FN, SPREAD_FN};
+    [DO_FN, COMBINE_FN, SPREAD_FN, GATHER_FN, PASS_FN].contains(&urn)
 }

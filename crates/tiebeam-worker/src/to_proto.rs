@@ -170,7 +170,7 @@ impl Writer<'_> {
             NodeKind::Reshuffle | NodeKind::ReshuffleOneByOne => return self.reshuffle(node, id),
             // As it is asked for; whoever submits the pipeline has it expanded first.
             NodeKind::External(spec) => (function(&spec.urn, spec.payload.clone()), ""),
-            NodeKind::Flatten(_) => (function(urns::transform::FLATTEN, Vec::new()), ""),
+            NodeKind::Flatten(_) => return self.flatten(graph, node, id),
             NodeKind::ParDo(operator) => (self.messages.par_do(node, &**operator)?, ENVIRONMENT),
             NodeKind::AssignWindows(_) => (self.messages.assign_windows(node, windowing()?), ENVIRONMENT),
             NodeKind::CombinePerKey(parts) => {
@@ -189,20 +189,75 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A combine is a composite that runners may know: a GroupByKey and the combining of grouped values.
+    /// A Flatten. Java's fuser puts one into our stage *and* leaves it to the runner where an input comes from our stage and
+    /// another from what the runner does itself: there, a step of ours stands between.
+    fn flatten(&mut self, graph: &Graph, node: &GraphNode, id: &str) -> Result<()> {
+        let spec = function(urns::transform::FLATTEN, Vec::new());
+        let by_runner = |edge: EdgeId| {
+            let producer = graph.producer(edge).map(|producer| &producer.kind);
+            use NodeKind::{GroupByKey, Impulse, Reshuffle, ReshuffleOneByOne};
+            matches!(producer, Some(Impulse | GroupByKey(_) | Reshuffle | ReshuffleOneByOne))
+        };
+        let (mut inputs, mut pieces) = (inputs_of(node), Vec::new());
+        for (i, edge) in node.inputs.iter().enumerate().filter(|(_, edge)| by_runner(**edge)) {
+            let read = graph.edge(*edge)?;
+            let passed = self.inner(
+                format!("{id}/Pass{i}"),
+                read.edge_type.clone(),
+                read.windowing.clone(),
+                false,
+            );
+            let pass = self.messages.step_function(node, urns::own::PASS_FN);
+            pieces.push(self.piece(id, &format!("Pass{i}"), pass, main(*edge), main(passed), ENVIRONMENT));
+            inputs.insert(format!("in{i}"), pcollection_id(passed));
+        }
+        if pieces.is_empty() {
+            let transform = PTransform {
+                unique_name: id.to_owned(),
+                spec: Some(spec),
+                inputs,
+                outputs: outputs_of(node),
+                ..PTransform::default()
+            };
+            self.transforms.insert(id.to_owned(), transform);
+            return Ok(());
+        }
+        pieces.push(self.piece(id, "Flatten", spec, inputs, outputs_of(node), ""));
+        let whole = PTransform {
+            unique_name: id.to_owned(),
+            inputs: inputs_of(node),
+            outputs: outputs_of(node),
+            subtransforms: pieces,
+            ..PTransform::default()
+        };
+        self.transforms.insert(id.to_owned(), whole);
+        Ok(())
+    }
+
+    /// A combine is a composite that runners may know. Its pieces are those of a lifted one: Java's fuser knows no other, and
+    /// lifts nothing itself.
     fn combine(&mut self, node: &GraphNode, id: &str, parts: &CombineParts) -> Result<()> {
         let output =
             node.outputs.first().ok_or_else(|| Error::internal(format!("{} makes nothing", node.step)))?;
         let windowing = self.messages.steps.graph().edge(output.edge)?.windowing.clone();
-        let grouped =
-            self.inner(format!("{id}/GroupByKey"), parts.input_group.grouped_edge(), windowing, false);
-        let whole = self.messages.combine(urns::transform::COMBINE_PER_KEY, node, parts);
-        let values = self.messages.combine(urns::transform::COMBINE_GROUPED_VALUES, node, parts);
+        let mut edge = |name: &str, edge_type: Arc<dyn EdgeType>| {
+            self.inner(format!("{id}/{name}"), edge_type, windowing.clone(), false)
+        };
+        let partial = edge("Precombine", parts.accumulators.clone());
+        let grouped = edge("GroupByKey", parts.accumulator_group.grouped_edge());
+        let merged = edge("Merge", parts.accumulators.clone());
+        let mut part = |urn: &str| self.messages.combine(urn, node, parts);
+        let whole = part(urns::transform::COMBINE_PER_KEY);
+        let precombine = part(urns::transform::COMBINE_PRECOMBINE);
+        let merge = part(urns::transform::COMBINE_MERGE_ACCUMULATORS);
+        let extract = part(urns::transform::COMBINE_EXTRACT_OUTPUTS);
         let (inputs, outputs) = (inputs_of(node), outputs_of(node));
         let group = function(urns::transform::GROUP_BY_KEY, Vec::new());
         let pieces = [
-            self.piece(id, "GroupByKey", group, inputs.clone(), main(grouped), ""),
-            self.piece(id, "CombineGroupedValues", values, main(grouped), outputs.clone(), ENVIRONMENT),
+            self.piece(id, "Precombine", precombine, inputs.clone(), main(partial), ENVIRONMENT),
+            self.piece(id, "GroupByKey", group, main(partial), main(grouped), ""),
+            self.piece(id, "Merge", merge, main(grouped), main(merged), ENVIRONMENT),
+            self.piece(id, "Extract", extract, main(merged), outputs.clone(), ENVIRONMENT),
         ];
         self.whole(id, whole, inputs, outputs, pieces.into());
         Ok(())
@@ -215,9 +270,9 @@ impl Writer<'_> {
         let keyed = self.inner(format!("{id}/Spread"), parts.keyed, global(), true);
         let grouped = self.inner(format!("{id}/GroupByKey"), parts.group.grouped_edge(), global(), true);
         let (inputs, outputs) = (inputs_of(node), outputs_of(node));
-        let spread = self.messages.half_reshuffle(node, urns::own::SPREAD_FN);
+        let spread = self.messages.step_function(node, urns::own::SPREAD_FN);
         let group = function(urns::transform::GROUP_BY_KEY, Vec::new());
-        let gather = self.messages.half_reshuffle(node, urns::own::GATHER_FN);
+        let gather = self.messages.step_function(node, urns::own::GATHER_FN);
         let pieces = [
             self.piece(id, "Spread", spread, inputs.clone(), main(keyed), ENVIRONMENT),
             self.piece(id, "GroupByKey", group, main(keyed), main(grouped), ""),

@@ -337,7 +337,7 @@ fn edge_counts(graph: &Graph, counted: &HashMap<&str, u64>) -> HashMap<EdgeId, u
     let mut elements: HashMap<EdgeId, u64> = HashMap::new();
     for node in &graph.nodes {
         // The last piece of a combine or a reshuffle makes what the whole does.
-        let pieces = ["", "/Extract", "/CombineGroupedValues", "/Combine", "/Gather"];
+        let pieces = ["", "/Extract", "/Combine", "/Gather"];
         for (i, output) in node.outputs.iter().enumerate() {
             let made = pieces.iter().find_map(|piece| count(format!("out{i}|{}{piece}", node.step)));
             if let Some(n) = made {
@@ -346,7 +346,7 @@ fn edge_counts(graph: &Graph, counted: &HashMap<&str, u64>) -> HashMap<EdgeId, u
         }
     }
     for node in graph.nodes.iter().filter(|node| node.inputs.len() == 1) {
-        let first = ["", "/Precombine", "/Spread"];
+        let first = ["", "/Precombine", "/Convert", "/Combine", "/Spread"];
         let Some(n) = first.iter().find_map(|piece| count(format!("in|{}{piece}", node.step))) else { continue };
         elements.entry(node.inputs[0]).or_insert(n);
     }
