@@ -173,11 +173,32 @@ fn mistakes_have_exit_codes_and_no_backtraces() {
     );
     check(
         dir.path(),
-        &["run", "column.yaml", "--runner", "flink"],
+        &["run", "column.yaml", "--environment", "kubernetes"],
         expect![[r#"
-        error: the runner `flink` is not in this build; it has `embedded`, which runs in this process
-        exit 2
-    "#]],
+            error: invalid value 'kubernetes' for '--environment <PLACE>': wanted loopback, external=HOST:PORT, process, process=COMMAND or docker=IMAGE, got `kubernetes`
+
+            For more information, try '--help'.
+            exit 2
+        "#]],
+    );
+    write("good.yaml", GOOD);
+    check(
+        dir.path(),
+        &["run", "good.yaml", "--runner", "portable"],
+        expect![[r#"
+            error[TB0522]: `--runner portable` needs `--job-endpoint HOST:PORT`
+              help: it is where the engine's job service listens, such as 127.0.0.1:8099
+            exit 2
+        "#]],
+    );
+    check(
+        dir.path(),
+        &["run", "good.yaml", "--runner", "flink", "--job-endpoint", "jobs.example:8099"],
+        expect![[r#"
+            error[TB0523]: the engine at `jobs.example:8099` is on another machine and was not told where the steps run
+              help: add `--environment docker=IMAGE`, `external=HOST:PORT` (a pool: `tiebeam worker --pool`) or `process=COMMAND`
+            exit 2
+        "#]],
     );
     check(
         dir.path(),

@@ -29,6 +29,10 @@ pub enum Exit {
 impl Exit {
     /// The exit code of an error that ended a job.
     pub fn of(error: &Error) -> Self {
+        if ["TB0522", "TB0523", "TB0524"].contains(&error.code()) {
+            // What the flags say of another engine, not the pipeline.
+            return Exit::BadUsage;
+        }
         match error.kind() {
             ErrorKind::Model => Exit::ModelRefused,
             ErrorKind::Output => Exit::OutputUnusable,
