@@ -65,7 +65,11 @@ pub(super) fn damaged(what: &str) -> impl Fn(DecodeError) -> Error + '_ {
 }
 
 fn lacks(what: &str, id: &str) -> Error {
-    Error::new(ErrorKind::InvalidData, "TB0730", format!("the request names {what} `{id}` and has none of that id"))
+    Error::new(
+        ErrorKind::InvalidData,
+        "TB0730",
+        format!("the request names {what} `{id}` and has none of that id"),
+    )
 }
 
 fn expanded(
@@ -237,7 +241,8 @@ fn merge(
         }
     }
     let root = root.ok_or_else(|| Error::internal("the transform is not in its own graph"))?;
-    let output = |(name, edge): &(String, EdgeId)| (name.clone(), naming.pcollection(&format!("p{}", edge.0)));
+    let output =
+        |(name, edge): &(String, EdgeId)| (name.clone(), naming.pcollection(&format!("p{}", edge.0)));
     Ok(PTransform {
         unique_name: asked.unique_name.clone(),
         spec: asked.spec.clone(),
