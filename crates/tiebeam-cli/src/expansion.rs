@@ -63,7 +63,13 @@ impl SchemaTransforms for Offered {
             .collect()
     }
 
-    fn apply(&self, identifier: &str, config: &Row, pipeline: &Pipeline, inputs: NamedRows) -> Result<NamedRows> {
+    fn apply(
+        &self,
+        identifier: &str,
+        config: &Row,
+        pipeline: &Pipeline,
+        inputs: NamedRows,
+    ) -> Result<NamedRows> {
         let (input, schema) = only_input(identifier, inputs)?;
         let made = offer::make(identifier, config, &schema, &output::environment())?;
         let names: Vec<String> = made.outputs.iter().map(|(name, _)| name.to_string()).collect();

@@ -1,7 +1,7 @@
 //! `tiebeam worker`, and being the worker that an engine starts: a pipeline file travels in the job's options.
 
-use std::process::ExitCode;
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
@@ -63,7 +63,11 @@ fn build(job: &JobOptions) -> Result<Built> {
     let variables: Variables = variables.into_iter().collect();
     let name = text(NAME).unwrap_or("pipeline");
     let loaded = load(name, yaml, &variables, &output::environment()).map_err(|report| {
-        Error::new(ErrorKind::InvalidPipeline, "TB0230", format!("the pipeline file cannot be loaded in a worker:\n{report}"))
+        Error::new(
+            ErrorKind::InvalidPipeline,
+            "TB0230",
+            format!("the pipeline file cannot be loaded in a worker:\n{report}"),
+        )
     })?;
     Ok(Built { graph: loaded.graph, decisive: decisive(yaml, &variables) })
 }

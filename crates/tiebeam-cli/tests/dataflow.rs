@@ -29,8 +29,18 @@ fn run(fake: &Fake, more: &[&str]) -> (Output, tempfile::TempDir) {
     let endpoints = ["dataflow_endpoint", "gcs_endpoint"].map(|name| format!("{name}={}", fake.url()));
     let mut command = Command::new(env!("CARGO_BIN_EXE_tiebeam"));
     command.current_dir(folder.path()).env("TIEBEAM_GCP_TOKEN", "t0ken").env_remove("RUST_BACKTRACE");
-    command.args(["run", "My_Job.yaml", "--runner", "dataflow", "--report", "report.json", "--progress", "plain"]);
-    for option in ["project=p-1", "region=r1", "temp_location=gs://bucket/tmp", &endpoints[0], &endpoints[1]] {
+    command.args([
+        "run",
+        "My_Job.yaml",
+        "--runner",
+        "dataflow",
+        "--report",
+        "report.json",
+        "--progress",
+        "plain",
+    ]);
+    for option in ["project=p-1", "region=r1", "temp_location=gs://bucket/tmp", &endpoints[0], &endpoints[1]]
+    {
         command.args(["--option", option]);
     }
     (command.args(more).output().unwrap(), folder)
@@ -49,10 +59,12 @@ fn a_file_runs_as_a_job_and_its_counts_come_back() {
     };
     fake.with(|state| {
         state.states = ["JOB_STATE_DONE"].into();
-        state.messages = vec![(0, message("1", "2026-11-22T10:00:00Z", "WARNING", "Quota is nearly used up.\nmore"))];
+        state.messages =
+            vec![(0, message("1", "2026-11-22T10:00:00Z", "WARNING", "Quota is nearly used up.\nmore"))];
         state.metrics = vec![counter("sink", "records", 2)];
     });
-    let (output, folder) = run(&fake, &["--environment", "docker=example/worker:1", "--option", "num_workers=3"]);
+    let (output, folder) =
+        run(&fake, &["--environment", "docker=example/worker:1", "--option", "num_workers=3"]);
     let words = told(&output);
     assert!(output.status.success(), "{words}");
     assert!(words.contains("job 2026-11-22_02_00_00-123: https://console.cloud.google.com/"), "{words}");
@@ -64,11 +76,15 @@ fn a_file_runs_as_a_job_and_its_counts_come_back() {
     let body = created[0].json();
     assert_eq!(body["name"], "my-job");
     let pool = &body["environment"]["workerPools"][0];
-    assert_eq!((&pool["numWorkers"], &pool["workerHarnessContainerImage"]), (&json!(3), &json!("example/worker:1")));
+    assert_eq!(
+        (&pool["numWorkers"], &pool["workerHarnessContainerImage"]),
+        (&json!(3), &json!("example/worker:1"))
+    );
     let images = &pool["sdkHarnessContainerImages"][0];
     assert_eq!(images["useSingleCorePerContainer"], false);
     assert!(images["capabilities"].as_array().unwrap().len() > 10, "{images}");
-    let report: Value = serde_json::from_slice(&std::fs::read(folder.path().join("report.json")).unwrap()).unwrap();
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("report.json")).unwrap()).unwrap();
     assert_eq!((&report["runner"], &report["status"]), (&json!("dataflow"), &json!("done")));
 }
 
@@ -92,10 +108,22 @@ fn what_is_missing_is_told_before_anything_is_sent() {
     let fake = Fake::start();
     for (more, want) in [
         (vec![], "error[TB0523]: dataflow was not told which container the steps run in"),
-        (vec!["--environment", "loopback"], "error[TB0773]: Dataflow runs steps in containers only, not in beam:env:external:v1"),
-        (vec!["--environment", "docker=i", "--option", "region="], "error[TB0760]: a job on dataflow needs the option region"),
-        (vec!["--environment", "docker=i", "--job-name", "My_Job"], "error[TB0760]: the option `job_name` is `My_Job`"),
-        (vec!["--option", "worker_binary=My_Job.yaml"], "error[TB0770]: the worker binary My_Job.yaml is no program for 64-bit Linux"),
+        (
+            vec!["--environment", "loopback"],
+            "error[TB0773]: Dataflow runs steps in containers only, not in beam:env:external:v1",
+        ),
+        (
+            vec!["--environment", "docker=i", "--option", "region="],
+            "error[TB0760]: a job on dataflow needs the option region",
+        ),
+        (
+            vec!["--environment", "docker=i", "--job-name", "My_Job"],
+            "error[TB0760]: the option `job_name` is `My_Job`",
+        ),
+        (
+            vec!["--option", "worker_binary=My_Job.yaml"],
+            "error[TB0770]: the worker binary My_Job.yaml is no program for 64-bit Linux",
+        ),
     ] {
         let (output, _folder) = run(&fake, &more);
         assert!(told(&output).contains(want), "{}", told(&output));

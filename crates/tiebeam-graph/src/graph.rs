@@ -162,7 +162,14 @@ impl Graph {
     /// A graph of nothing: what a worker has that runs only steps of other programs' pipelines.
     pub fn empty() -> Self {
         let root = Scope { path: "".into(), parent: 0 };
-        Graph { nodes: Vec::new(), edges: Vec::new(), scopes: vec![root], checks: Vec::new(), cleanups: Vec::new(), files: Vec::new() }
+        Graph {
+            nodes: Vec::new(),
+            edges: Vec::new(),
+            scopes: vec![root],
+            checks: Vec::new(),
+            cleanups: Vec::new(),
+            files: Vec::new(),
+        }
     }
 
     /// The PCollection of that number.

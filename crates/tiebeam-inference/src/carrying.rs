@@ -1,7 +1,7 @@
 //! [`Carrying`]: a handler whose examples come with something that the model does not see, such as a file's name.
 
-use std::path::PathBuf;
 use std::marker::PhantomData;
+use std::path::PathBuf;
 
 use tiebeam_core::Element;
 use tiebeam_core::error::Result;

@@ -1,8 +1,8 @@
 //! [`ModelHandler`]: what a framework gives so that its models can run in pipelines.
 
-use std::path::PathBuf;
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tiebeam_core::Element;

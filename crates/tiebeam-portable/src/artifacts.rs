@@ -9,17 +9,15 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tiebeam_core::{Error, ErrorKind, Result};
-use tiebeam_model::job::artifact_retrieval_service_client::ArtifactRetrievalServiceClient;
-use tiebeam_model::job::artifact_staging_service_client::ArtifactStagingServiceClient;
 use tiebeam_model::job::artifact_request_wrapper::Request;
 use tiebeam_model::job::artifact_response_wrapper::Response;
+use tiebeam_model::job::artifact_retrieval_service_client::ArtifactRetrievalServiceClient;
+use tiebeam_model::job::artifact_staging_service_client::ArtifactStagingServiceClient;
 use tiebeam_model::job::{
     ArtifactResponseWrapper, GetArtifactRequest, GetArtifactResponse, ResolveArtifactsRequest,
     ResolveArtifactsResponse,
 };
-use tiebeam_model::pipeline::{
-    ArtifactFilePayload, ArtifactInformation, ArtifactStagingToRolePayload,
-};
+use tiebeam_model::pipeline::{ArtifactFilePayload, ArtifactInformation, ArtifactStagingToRolePayload};
 use tiebeam_model::{Message, urns};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -56,8 +54,7 @@ impl StagedFile {
 /// # Errors
 /// When it can't be read.
 pub fn describe(file: &StagedFile) -> Result<ArtifactInformation> {
-    let payload =
-        ArtifactFilePayload { path: file.path.display().to_string(), sha256: sha256(&file.path)? };
+    let payload = ArtifactFilePayload { path: file.path.display().to_string(), sha256: sha256(&file.path)? };
     let role = ArtifactStagingToRolePayload { staged_name: file.name.clone() };
     Ok(ArtifactInformation {
         type_urn: urns::artifact::FILE.to_owned(),
@@ -125,8 +122,7 @@ pub(crate) async fn stage(address: &str, token: &str, offered: &[ArtifactInforma
                     piece.truncate(n);
                     let data = GetArtifactResponse { data: Bytes::from(piece) };
                     let response = Response::GetArtifactResponse(data);
-                    let wrapper =
-                        ArtifactResponseWrapper { response: Some(response), ..Default::default() };
+                    let wrapper = ArtifactResponseWrapper { response: Some(response), ..Default::default() };
                     answers.send(wrapper).await.map_err(gone)?;
                 }
                 let end = Response::GetArtifactResponse(GetArtifactResponse::default());
@@ -143,14 +139,12 @@ fn last(response: Response) -> ArtifactResponseWrapper {
 }
 
 fn offered_path(request: GetArtifactRequest, offered: &[ArtifactInformation]) -> Result<PathBuf> {
-    let refused = |what: &str| {
-        Error::new(ErrorKind::Io, "TB0713", format!("the engine asked for a file that {what}"))
-    };
+    let refused =
+        |what: &str| Error::new(ErrorKind::Io, "TB0713", format!("the engine asked for a file that {what}"));
     let wanted = request.artifact.ok_or_else(|| refused("it does not name"))?;
     // Engines may change the role, never what the file is.
-    let is_offered = offered
-        .iter()
-        .any(|one| one.type_urn == wanted.type_urn && one.type_payload == wanted.type_payload);
+    let is_offered =
+        offered.iter().any(|one| one.type_urn == wanted.type_urn && one.type_payload == wanted.type_payload);
     if !is_offered {
         return Err(refused("the pipeline does not take along"));
     }
@@ -183,8 +177,12 @@ pub(crate) fn fetch_files(
 ) -> Result<()> {
     let folder = folder.map_or_else(std::env::temp_dir, Path::to_path_buf).join("tiebeam-artifacts");
     let unwritable = |path: &Path, error: std::io::Error| {
-        Error::new(ErrorKind::Io, "TB0714", format!("a file that comes with the job cannot be written to {}", path.display()))
-            .with_source(error)
+        Error::new(
+            ErrorKind::Io,
+            "TB0714",
+            format!("a file that comes with the job cannot be written to {}", path.display()),
+        )
+        .with_source(error)
     };
     std::fs::create_dir_all(&folder).map_err(|error| unwritable(&folder, error))?;
     let identity = Identity::of_worker(worker)?;
@@ -196,7 +194,8 @@ pub(crate) fn fetch_files(
             artifacts: files.to_vec(),
             preferred_urns: vec![urns::artifact::FILE.to_owned()],
         };
-        let resolved = client.resolve_artifacts(request).await.map_err(refused("asking for the job's files"))?;
+        let resolved =
+            client.resolve_artifacts(request).await.map_err(refused("asking for the job's files"))?;
         for file in resolved.into_inner().replacements {
             let name = staged_name(&file);
             let wanted = ArtifactFilePayload::decode(file.type_payload.clone()).map_err(Error::user)?.sha256;
@@ -208,7 +207,8 @@ pub(crate) fn fetch_files(
                 let mut out = File::create(&draft).map_err(|error| unwritable(&draft, error))?;
                 let mut hash = Sha256::new();
                 let request = GetArtifactRequest { artifact: Some(file.clone()) };
-                let mut pieces = client.get_artifact(request).await.map_err(refused("fetching a file"))?.into_inner();
+                let mut pieces =
+                    client.get_artifact(request).await.map_err(refused("fetching a file"))?.into_inner();
                 while let Some(piece) = pieces.message().await.map_err(refused("fetching a file"))? {
                     hash.update(&piece.data);
                     out.write_all(&piece.data).map_err(|error| unwritable(&draft, error))?;
@@ -218,7 +218,9 @@ pub(crate) fn fetch_files(
                     return Err(Error::new(
                         ErrorKind::Io,
                         "TB0715",
-                        format!("the file `{name}` that comes with the job has SHA-256 {found}, wanted {wanted}"),
+                        format!(
+                            "the file `{name}` that comes with the job has SHA-256 {found}, wanted {wanted}"
+                        ),
                     )
                     .with_retryable(true));
                 }
@@ -258,7 +260,8 @@ mod tests {
         let path = folder.path().join("model.onnx");
         std::fs::write(&path, b"abc").unwrap();
         let mine = describe(&StagedFile { path: path.clone(), name: "m".to_owned() }).unwrap();
-        let request = |artifact: &ArtifactInformation| GetArtifactRequest { artifact: Some(artifact.clone()) };
+        let request =
+            |artifact: &ArtifactInformation| GetArtifactRequest { artifact: Some(artifact.clone()) };
         let mut renamed = mine.clone();
         renamed.role_payload = Bytes::new();
         assert_eq!(offered_path(request(&renamed), std::slice::from_ref(&mine)).unwrap(), path);

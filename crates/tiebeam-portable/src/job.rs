@@ -5,9 +5,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use tiebeam_core::{Error, ErrorKind, Result};
+use tiebeam_model::job::job_message::MessageImportance;
 use tiebeam_model::job::job_messages_response::Response;
 use tiebeam_model::job::job_service_client::JobServiceClient;
-use tiebeam_model::job::job_message::MessageImportance;
 use tiebeam_model::job::job_state::Enum as StateMessage;
 use tiebeam_model::job::{
     CancelJobRequest, DrainJobRequest, GetJobMetricsRequest, GetJobStateRequest, JobMessagesRequest,

@@ -20,7 +20,9 @@ pub fn to_struct(options: &JobOptions) -> Struct {
 /// Options as a worker is told them; numbers that are whole become integers again.
 pub fn from_struct(options: &Struct) -> JobOptions {
     // Dataflow hands on what it was given when the job was made: `{"options": {…}, "display_data": […]}`.
-    if let Some(Kind::StructValue(inner)) = options.fields.get("options").and_then(|value| value.kind.as_ref()) {
+    if let Some(Kind::StructValue(inner)) =
+        options.fields.get("options").and_then(|value| value.kind.as_ref())
+    {
         return from_struct(inner);
     }
     let plain = |name: &str| {

@@ -12,10 +12,8 @@ use tiebeam_graph::Graph;
 use tiebeam_model::fn_api::beam_fn_external_worker_pool_server::{
     BeamFnExternalWorkerPool, BeamFnExternalWorkerPoolServer,
 };
-use tiebeam_model::fn_api::{
-    StartWorkerRequest, StartWorkerResponse, StopWorkerRequest, StopWorkerResponse,
-};
-use tiebeam_worker::{Steps, Recipes, WorkerOptions};
+use tiebeam_model::fn_api::{StartWorkerRequest, StartWorkerResponse, StopWorkerRequest, StopWorkerResponse};
+use tiebeam_worker::{Recipes, Steps, WorkerOptions};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -82,8 +80,7 @@ impl WorkerPool {
         };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let workers =
-            Arc::new(Workers { kind, running: Mutex::default(), failed: Mutex::default() });
+        let workers = Arc::new(Workers { kind, running: Mutex::default(), failed: Mutex::default() });
         let (stop, stopped) = oneshot::channel();
         let service = BeamFnExternalWorkerPoolServer::new(Service(workers.clone()));
         runtime.spawn(async move {
@@ -157,9 +154,12 @@ impl Workers {
         }
         let worker = match &self.kind {
             PoolWorkers::Threads { build, options } => self.thread(args, *options, None, build.clone())?,
-            PoolWorkers::Recipes { recipes, options } => {
-                self.thread(args, *options, Some(recipes.clone()), Arc::new(|_| Ok(Steps::new(Arc::new(Graph::empty())))))?
-            }
+            PoolWorkers::Recipes { recipes, options } => self.thread(
+                args,
+                *options,
+                Some(recipes.clone()),
+                Arc::new(|_| Ok(Steps::new(Arc::new(Graph::empty())))),
+            )?,
             PoolWorkers::Processes { program, arguments } => {
                 let child = Command::new(program)
                     .args(arguments)

@@ -150,7 +150,8 @@ impl Bench {
 }
 
 fn bundle(id: &str) -> InstructionRequest {
-    let request = ProcessBundleRequest { process_bundle_descriptor_id: "s1".to_owned(), ..Default::default() };
+    let request =
+        ProcessBundleRequest { process_bundle_descriptor_id: "s1".to_owned(), ..Default::default() };
     InstructionRequest {
         instruction_id: id.to_owned(),
         request: Some(instruction_request::Request::ProcessBundle(request)),
@@ -171,7 +172,11 @@ fn every_instruction_is_answered_and_the_worker_goes_when_its_stream_ends() {
     let [(worker, first), (_, second)] = answers;
     assert_eq!((worker.as_str(), first.instruction_id.as_str()), ("w1", "i1"));
     assert!(first.error.contains("the runner did not tell what stage `s1` is"), "{}", first.error);
-    assert!(first.error.contains("there is no such stage"), "the runner's words are passed on: {}", first.error);
+    assert!(
+        first.error.contains("there is no such stage"),
+        "the runner's words are passed on: {}",
+        first.error
+    );
     assert!(second.error.starts_with("error[TB0545]"), "{}", second.error);
     bench.open.lock().unwrap().clear();
     assert_eq!(bench.answer().1.instruction_id, "", "the worker closes its side too");

@@ -52,7 +52,8 @@ impl Outbox {
     fn add(&mut self, port: usize, encoded: &[u8]) -> Result<()> {
         self.ports[port].buffer.extend_from_slice(encoded);
         self.waiting += encoded.len();
-        if self.embed && !self.has_sent {
+        // Java's client of workers takes no answer with elements from a stage that makes none.
+        if self.embed && !self.has_sent && !self.ports.is_empty() {
             // Too much for the answer: all of it leaves on the data stream, here and from now on.
             return if self.waiting < self.piece {
                 Ok(())
@@ -98,7 +99,8 @@ impl Outbox {
     /// Sends what is left of every sink and closes it, or gives it for the answer.
     pub(crate) fn finish(&mut self) -> Result<Option<Elements>> {
         let ports = 0..self.ports.len();
-        if self.embed && !self.has_sent {
+        // Java's client of workers takes no answer with elements from a stage that makes none.
+        if self.embed && !self.has_sent && !self.ports.is_empty() {
             let data = ports.flat_map(|port| self.take(port, true)).collect();
             return Ok(Some(Elements { data, timers: Vec::new() }));
         }

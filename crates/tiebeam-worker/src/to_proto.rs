@@ -201,12 +201,8 @@ impl Writer<'_> {
         let (mut inputs, mut pieces) = (inputs_of(node), Vec::new());
         for (i, edge) in node.inputs.iter().enumerate().filter(|(_, edge)| by_runner(**edge)) {
             let read = graph.edge(*edge)?;
-            let passed = self.inner(
-                format!("{id}/Pass{i}"),
-                read.edge_type.clone(),
-                read.windowing.clone(),
-                false,
-            );
+            let passed =
+                self.inner(format!("{id}/Pass{i}"), read.edge_type.clone(), read.windowing.clone(), false);
             let pass = self.messages.step_function(node, urns::own::PASS_FN);
             pieces.push(self.piece(id, &format!("Pass{i}"), pass, main(*edge), main(passed), ENVIRONMENT));
             inputs.insert(format!("in{i}"), pcollection_id(passed));

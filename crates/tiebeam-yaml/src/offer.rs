@@ -273,3 +273,102 @@ fn split_at_commas(value: &mut Json) {
         *value = text.split(',').map(|name| Json::from(name.trim())).collect();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN_INFERENCE: &str = KINDS[0].0;
+
+    fn field(schema: &Schema, path: &str) -> FieldType {
+        let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+        let found = schema.fields[schema.index_of(first).unwrap()].field_type.clone();
+        match (rest, &found.kind) {
+            (None, _) => found,
+            (Some(rest), TypeKind::Row(inner)) => field(inner, rest),
+            (Some(rest), other) => panic!("no {rest} in {other}"),
+        }
+    }
+
+    fn row(fields: &[(&str, TypeKind, Value)]) -> Row {
+        let schema = fields.iter().map(|(name, kind, _)| (*name, FieldType::required(kind.clone())));
+        let values: Vec<Value> = fields.iter().map(|(_, _, value)| value.clone()).collect();
+        Row::new(Arc::new(Schema::of(schema)), values)
+    }
+
+    fn text(value: &str) -> Value {
+        Value::String(value.into())
+    }
+
+    fn five(config: &str) -> Row {
+        let handler = format!(r#"{{"type": "PytorchModelHandlerTensor", "config": {config}}}"#);
+        row(&[("model_handler", TypeKind::String, text(&handler))])
+    }
+
+    fn columns(names: &[&str]) -> Arc<Schema> {
+        Arc::new(Schema::of(names.iter().map(|name| (*name, FieldType::required(TypeKind::Double)))))
+    }
+
+    fn make_of(config: &Row, input: &[&str]) -> Result<Made> {
+        make(RUN_INFERENCE, config, &columns(input), &Environment::new(|_, _| {}, |_| Ok(())))
+    }
+
+    const FIVE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/models/five.pth");
+
+    #[test]
+    fn configurations_are_typed_and_every_field_is_explained() {
+        let offers = offers();
+        assert_eq!(offers.len(), KINDS.len());
+        for offer in &offers {
+            let lacking = |field: &&tiebeam_core::row::Field| !offer.fields.contains_key(&*field.name);
+            assert_eq!(offer.config.fields.iter().find(lacking), None, "{}", offer.identifier);
+        }
+        let schema = &offers[0].config;
+        let shown = |path: &str| field(schema, path).to_string();
+        assert_eq!(shown("model_handler.type"), "STRING");
+        assert_eq!(shown("model_handler.config.state_dict_path"), "STRING?");
+        assert_eq!(shown("model_handler.config.model_params.input_dim"), "INT64?");
+        assert_eq!(shown("model_handler.config.model_params.hidden"), "ARRAY<INT64>?");
+        assert_eq!(shown("model_handler.config.inputs"), "MAP<STRING, STRING>?");
+        assert_eq!(shown("error_handling"), "ROW<output: STRING>?");
+        // What this build refuses is not offered.
+        assert!(!shown("model_handler").contains("watch_model_pattern"));
+    }
+
+    #[test]
+    fn texts_stand_for_what_schemas_cannot_tell() {
+        let config = format!(
+            r#"{{"state_dict_path": {FIVE:?}, "model_class": "LinearRegression", "model_params": "{{\"input_dim\": 1}}"}}"#
+        );
+        let made = make_of(&five(&config), &["x"]).unwrap();
+        assert_eq!(made.outputs[0].1.to_string(), "x: DOUBLE, inference: FLOAT");
+        // Two columns for an input of one: the list was read as such.
+        let two = config.replacen('{', r#"{"inputs": {"x": "a, b"}, "#, 1);
+        let said = format!("{:?}", make_of(&five(&two), &["a", "b"]).map(|_| ()).unwrap_err());
+        assert!(said.contains("the model's input: x"), "{said}");
+    }
+
+    #[test]
+    fn mistakes_are_shown_in_the_configuration() {
+        let said = |config: &Row| make_of(config, &["x"]).map(|_| ()).unwrap_err();
+        let error = said(&five(r#"{"state_dict_path": "/none.pth", "model_class": "LinearRegresion"}"#));
+        let shown = format!("{error:?}");
+        assert!(shown.contains("\"model_class\": \"LinearRegresion\""), "{shown}");
+        assert!(shown.contains("LinearRegression"), "{shown}");
+        let error = said(&row(&[("model_handler", TypeKind::Int64, Value::Int64(3))]));
+        assert_eq!(error.code(), "TB0208");
+        let error = said(&row(&[]));
+        assert_eq!(error.code(), "TB0207");
+        let output = row(&[("output", TypeKind::String, text("output"))]);
+        let mut config = five(&format!(
+            r#"{{"state_dict_path": {FIVE:?}, "model_class": "LinearRegression", "model_params": {{"input_dim": 1}}}}"#
+        ));
+        let fields = [config.schema.fields[0].clone()].map(|field| (field.name, field.field_type));
+        let handling = ("error_handling".into(), FieldType::required(TypeKind::Row(output.schema.clone())));
+        let schema = Schema::of(fields.into_iter().chain([handling]));
+        config = Row::new(Arc::new(schema), vec![config.values[0].clone(), Value::Row(output)]);
+        assert_eq!(said(&config).code(), "TB0209");
+        let unknown = make("other", &config, &columns(&["x"]), &Environment::new(|_, _| {}, |_| Ok(())));
+        assert_eq!(unknown.map(|_| ()).unwrap_err().code(), "TB0237");
+    }
+}

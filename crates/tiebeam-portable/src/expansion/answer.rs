@@ -65,7 +65,11 @@ pub(super) fn damaged(what: &str) -> impl Fn(DecodeError) -> Error + '_ {
 }
 
 fn lacks(what: &str, id: &str) -> Error {
-    Error::new(ErrorKind::InvalidData, "TB0730", format!("the request names {what} `{id}` and has none of that id"))
+    Error::new(
+        ErrorKind::InvalidData,
+        "TB0730",
+        format!("the request names {what} `{id}` and has none of that id"),
+    )
 }
 
 fn expanded(
@@ -222,22 +226,18 @@ fn merge(
     }
     for (id, collection) in ours.pcollections {
         let renamed = naming.pcollection(&id);
-        if !components.pcollections.contains_key(&renamed) {
-            let coder_id = naming.of(&collection.coder_id);
-            components.pcollections.insert(
-                renamed,
-                // Element-wise steps keep windows and boundedness.
-                PCollection {
-                    coder_id,
-                    windowing_strategy_id: given.windowing_strategy_id.clone(),
-                    is_bounded: given.is_bounded,
-                    ..collection
-                },
-            );
-        }
+        let coder_id = naming.of(&collection.coder_id);
+        // The caller's own stay as they are. Element-wise steps keep windows and boundedness.
+        components.pcollections.entry(renamed).or_insert(PCollection {
+            coder_id,
+            windowing_strategy_id: given.windowing_strategy_id.clone(),
+            is_bounded: given.is_bounded,
+            ..collection
+        });
     }
     let root = root.ok_or_else(|| Error::internal("the transform is not in its own graph"))?;
-    let output = |(name, edge): &(String, EdgeId)| (name.clone(), naming.pcollection(&format!("p{}", edge.0)));
+    let output =
+        |(name, edge): &(String, EdgeId)| (name.clone(), naming.pcollection(&format!("p{}", edge.0)));
     Ok(PTransform {
         unique_name: asked.unique_name.clone(),
         spec: asked.spec.clone(),

@@ -98,7 +98,11 @@ pub(super) fn words(error: &str) -> String {
 }
 
 fn has_no(what: &str, id: &str) -> Error {
-    Error::new(ErrorKind::InvalidData, "TB0742", format!("the expanded transform names {what} `{id}` and has none"))
+    Error::new(
+        ErrorKind::InvalidData,
+        "TB0742",
+        format!("the expanded transform names {what} `{id}` and has none"),
+    )
 }
 
 /// What a service is told: the transform and what its input needs, made by an impulse that stands for all before it.
@@ -109,12 +113,16 @@ fn request(
     namespace: &str,
 ) -> Result<ExpansionRequest> {
     let all = pipeline.components.as_ref().ok_or_else(|| Error::internal("a pipeline without components"))?;
-    let mut transform = all.transforms.get(&*node.step).cloned().ok_or_else(|| {
-        Error::internal(format!("the pipeline's message has no step {}", node.step))
-    })?;
+    let mut transform = all
+        .transforms
+        .get(&*node.step)
+        .cloned()
+        .ok_or_else(|| Error::internal(format!("the pipeline's message has no step {}", node.step)))?;
     let only = |ids: &BTreeMap<String, String>| ids.values().next().cloned();
-    let input = only(&transform.inputs).ok_or_else(|| Error::internal("an external transform without input"))?;
-    let output = only(&transform.outputs).ok_or_else(|| Error::internal("an external transform without output"))?;
+    let input =
+        only(&transform.inputs).ok_or_else(|| Error::internal("an external transform without input"))?;
+    let output =
+        only(&transform.outputs).ok_or_else(|| Error::internal("an external transform without output"))?;
     let impulse = PTransform {
         unique_name: "impulse_input".to_owned(),
         spec: Some(FunctionSpec { urn: urns::transform::IMPULSE.to_owned(), ..FunctionSpec::default() }),
@@ -155,7 +163,10 @@ fn merge(
         return Err(Error::new(
             ErrorKind::InvalidPipeline,
             "TB0741",
-            format!("the expansion service at {address} does not give the transform: {}", words(&response.error)),
+            format!(
+                "the expansion service at {address} does not give the transform: {}",
+                words(&response.error)
+            ),
         ));
     }
     let step = request.transform.as_ref().map(|transform| transform.unique_name.clone()).unwrap_or_default();
@@ -176,9 +187,11 @@ fn merge(
         }
     };
     agree(all, &given, &ours, &theirs)?;
-    if let Some((id, _)) = given.environments.iter().find(|(id, environment)| {
-        !all.environments.contains_key(*id) && !environment.dependencies.is_empty()
-    }) {
+    if let Some((id, _)) = given
+        .environments
+        .iter()
+        .find(|(id, environment)| !all.environments.contains_key(*id) && !environment.dependencies.is_empty())
+    {
         return Err(Error::new(
             ErrorKind::Unsupported,
             "TB0744",
@@ -200,7 +213,8 @@ fn merge(
         all.pcollections.entry(id).or_insert(collection);
     }
     if let Some(made) = all.pcollections.remove(&theirs) {
-        let unique_name = all.pcollections.get(&ours).map(|ours| ours.unique_name.clone()).unwrap_or_default();
+        let unique_name =
+            all.pcollections.get(&ours).map(|ours| ours.unique_name.clone()).unwrap_or_default();
         all.pcollections.insert(ours, pipeline::PCollection { unique_name, ..made });
     }
     add(&mut all.coders, given.coders);
@@ -237,7 +251,9 @@ fn agree(all: &Components, given: &Components, ours: &str, theirs: &str) -> Resu
                 shown(&wanted_coder)
             ),
         )
-        .with_help("change the type that the transform is said to make, or convert its elements over there"));
+        .with_help(
+            "change the type that the transform is said to make, or convert its elements over there",
+        ));
     }
     let window_fn = |components: &Components, id: &str| {
         let strategy = components.windowing_strategies.get(id).cloned();

@@ -62,7 +62,10 @@ arguments! {
 
 impl From<Row> for Argument {
     fn from(row: Row) -> Self {
-        Argument { field_type: FieldType::required(TypeKind::Row(row.schema.clone())), value: Value::Row(row) }
+        Argument {
+            field_type: FieldType::required(TypeKind::Row(row.schema.clone())),
+            value: Value::Row(row),
+        }
     }
 }
 
@@ -198,15 +201,13 @@ fn with_field(row: &Row, name: &str, argument: Argument) -> Row {
 
 /// Arguments without names, as rows want some.
 fn row_of(args: &[Argument], prefix: &str) -> Row {
-    let fields =
-        args.iter().enumerate().map(|(i, arg)| (format!("{prefix}{i}"), arg.field_type.clone()));
+    let fields = args.iter().enumerate().map(|(i, arg)| (format!("{prefix}{i}"), arg.field_type.clone()));
     let values: Vec<Value> = args.iter().map(|arg| arg.value.clone()).collect();
     Row::new(Arc::new(Schema::of(fields)), values)
 }
 
 fn encoded(row: &Row) -> Result<(pipeline::Schema, Vec<u8>)> {
-    let schema =
-        pipeline::Schema::decode(encode_schema(&row.schema).as_slice()).map_err(not_a_schema)?;
+    let schema = pipeline::Schema::decode(encode_schema(&row.schema).as_slice()).map_err(not_a_schema)?;
     Ok((schema, row_coder(row.schema.clone()).to_bytes(row)?))
 }
 

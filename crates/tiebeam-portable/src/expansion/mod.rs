@@ -60,5 +60,11 @@ pub trait SchemaTransforms: Send + Sync {
     ///
     /// # Errors
     /// When there is no such transform, or its configuration or inputs are wrong.
-    fn apply(&self, identifier: &str, config: &Row, pipeline: &Pipeline, inputs: NamedRows) -> Result<NamedRows>;
+    fn apply(
+        &self,
+        identifier: &str,
+        config: &Row,
+        pipeline: &Pipeline,
+        inputs: NamedRows,
+    ) -> Result<NamedRows>;
 }

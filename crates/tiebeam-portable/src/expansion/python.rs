@@ -65,7 +65,9 @@ impl PythonService {
                 "TB0740",
                 format!("no Python with Apache Beam: {} {what}", python.display()),
             )
-            .with_help(format!("`pip install apache-beam` there, or name another Python: {VARIABLE}=/path/to/python"))
+            .with_help(format!(
+                "`pip install apache-beam` there, or name another Python: {VARIABLE}=/path/to/python"
+            ))
         };
         let mut process = Command::new(&python)
             .args(["-u", "-c", PROGRAM])

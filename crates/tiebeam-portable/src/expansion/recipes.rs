@@ -67,7 +67,9 @@ fn row_coder_of(input: &RecipeInput) -> Result<tiebeam_core::coder::Coder<Row>> 
                 other.map_or_else(|| "nothing".to_owned(), |spec| spec.to_string())
             ),
         )
-        .with_help("make it rows of a schema: in Python `beam.Row(name=…)` or a NamedTuple, in Java a schema")),
+        .with_help(
+            "make it rows of a schema: in Python `beam.Row(name=…)` or a NamedTuple, in Java a schema",
+        )),
     }
 }
 

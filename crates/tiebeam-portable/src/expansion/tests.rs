@@ -214,7 +214,10 @@ fn what_is_offered_is_told_with_its_fields() {
     let offered = discover(&Times::default());
     assert_eq!(offered.error, "");
     let config = &offered.schema_transform_configs[TIMES];
-    assert_eq!((config.description.as_str(), &config.input_pcollection_names[..]), ("multiplies", &["input".to_owned()][..]));
+    assert_eq!(
+        (config.description.as_str(), &config.input_pcollection_names[..]),
+        ("multiplies", &["input".to_owned()][..])
+    );
     let field = &config.config_schema.as_ref().unwrap().fields[0];
     assert_eq!((field.name.as_str(), field.description.as_str()), ("by", "the factor"));
 }
@@ -243,8 +246,16 @@ fn an_answer_holds_ids_of_its_own_and_the_callers_windows() {
     let mut names = vec![root.unique_name.as_str()];
     for transform in after.transforms.values() {
         names.push(&transform.unique_name);
-        assert!(transform.inputs.values().chain(transform.outputs.values()).all(|id| after.pcollections.contains_key(id)));
-        assert!(transform.environment_id.is_empty() || after.environments.contains_key(&transform.environment_id));
+        assert!(
+            transform
+                .inputs
+                .values()
+                .chain(transform.outputs.values())
+                .all(|id| after.pcollections.contains_key(id))
+        );
+        assert!(
+            transform.environment_id.is_empty() || after.environments.contains_key(&transform.environment_id)
+        );
     }
     assert!(root.subtransforms.iter().all(|id| after.transforms.contains_key(id)));
     let n = names.len();
@@ -294,11 +305,17 @@ fn what_cannot_be_made_is_told_in_the_answer() {
     };
     let schema_transform = "beam:expansion:payload:schematransform:v1";
     let said = error(&|request| asks(request, schema_transform, payload("other", &row("by", 1))));
-    assert!(said.starts_with("error[TB0733]: this service has no transform `other`\n  help: it has "), "{said}");
+    assert!(
+        said.starts_with("error[TB0733]: this service has no transform `other`\n  help: it has "),
+        "{said}"
+    );
     let said = error(&|request| asks(request, "beam:transforms:python:fully_qualified_named", vec![]));
     assert!(said.starts_with("error[TB0732]"), "{said}");
     let said = error(&|request| asks(request, schema_transform, vec![0x0a, 9]));
-    assert!(said.starts_with("error[TB0730]: the request holds a SchemaTransformPayload that is damaged"), "{said}");
+    assert!(
+        said.starts_with("error[TB0730]: the request holds a SchemaTransformPayload that is damaged"),
+        "{said}"
+    );
     let said = error(&|request| asks(request, schema_transform, payload(TIMES, &row("to", 1))));
     assert_eq!(said, "error[TB0900]: no factor");
     let said = error(&|request| {
@@ -353,7 +370,11 @@ fn a_pipeline_of_ours_holds_what_a_service_gave() {
     let coder = &components.coders[&components.pcollections[output].coder_id];
     let schema = decode_schema(coder.spec.as_ref().unwrap().payload.clone()).unwrap();
     assert_eq!(schema.to_string(), "n: INT64");
-    assert!(components.environments.contains_key("external0_tiebeam"), "{:?}", components.environments.keys());
+    assert!(
+        components.environments.contains_key("external0_tiebeam"),
+        "{:?}",
+        components.environments.keys()
+    );
     assert!(!components.transforms.contains_key("impulse_input"));
     for transform in components.transforms.values() {
         let ids = transform.inputs.values().chain(transform.outputs.values());
@@ -367,8 +388,14 @@ fn elements_of_another_type_than_the_pipeline_says_are_refused() {
     let error = expanded(external::schema_transform::<Other>("nowhere:1", TIMES, row("by", 3))).unwrap_err();
     assert_eq!(error.code(), "TB0745");
     let said = error.to_string();
-    assert!(said.contains("Ask: the transform makes elements of coder row<n: INT64>, and the pipeline says row<n: STRING>"), "{said}");
-    let error = expanded(external::schema_transform::<Number>("nowhere:1", "none", row("by", 3))).unwrap_err();
+    assert!(
+        said.contains(
+            "Ask: the transform makes elements of coder row<n: INT64>, and the pipeline says row<n: STRING>"
+        ),
+        "{said}"
+    );
+    let error =
+        expanded(external::schema_transform::<Number>("nowhere:1", "none", row("by", 3))).unwrap_err();
     assert_eq!(error.code(), "TB0741");
 }
 
@@ -382,7 +409,9 @@ fn arguments_are_told_as_each_language_wants_them() {
             _ => None,
         })
     };
-    input.apply(external::python::<String>("a.b.C").arg(1).arg("x").kwarg("f", external::callable("lambda x: x")));
+    input.apply(
+        external::python::<String>("a.b.C").arg(1).arg("x").kwarg("f", external::callable("lambda x: x")),
+    );
     let spec = of(&p.build().unwrap()).unwrap();
     let message = pipeline::ExternalConfigurationPayload::decode(spec.payload.as_slice()).unwrap();
     let schema = decode_schema(message.schema.unwrap().encode_to_vec()).unwrap();
@@ -394,7 +423,8 @@ fn arguments_are_told_as_each_language_wants_them() {
     assert_eq!(row.get("constructor"), Some(&Value::String("a.b.C".into())));
 
     let p = Pipeline::new();
-    let java = external::java::<String>("h:1", "org.x.Y").constructor_method("of").arg("v").method("withN").arg(2);
+    let java =
+        external::java::<String>("h:1", "org.x.Y").constructor_method("of").arg("v").method("withN").arg(2);
     p.apply(Create::of(["a".to_owned()])).apply(java);
     let spec = of(&p.build().unwrap()).unwrap();
     let message = pipeline::JavaClassLookupPayload::decode(spec.payload.as_slice()).unwrap();

@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn the_five_flags_make_a_worker() {
-        let args = ["--id=w1", "--control_endpoint", "h:1", "--logging_endpoint=h:2", "--provision_endpoint=h:3"];
+        let args =
+            ["--id=w1", "--control_endpoint", "h:1", "--logging_endpoint=h:2", "--provision_endpoint=h:3"];
         let worker = detect(&args, &[]).unwrap().unwrap();
         let told = (worker.id.as_str(), worker.control.as_str(), worker.logging.as_str());
         assert_eq!((told, worker.provision.as_str()), (("w1", "h:1", "h:2"), "h:3"));
@@ -197,7 +198,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pipeline_options.json");
         std::fs::write(&file, r#"{"options": {"n": 3}, "display_data": []}"#).unwrap();
-        let args = ["--worker=true", "--id=w", "--logging_endpoint=h:2", "--control_endpoint=h:1", "--semi_persist_dir=/tmp"];
+        let args = [
+            "--worker=true",
+            "--id=w",
+            "--logging_endpoint=h:2",
+            "--control_endpoint=h:1",
+            "--semi_persist_dir=/tmp",
+        ];
         let worker = detect(&args, &[("PIPELINE_OPTIONS_FILE", file.to_str().unwrap())]).unwrap().unwrap();
         assert_eq!((worker.control.as_str(), worker.options.unwrap()["n"].clone()), ("h:1", 3.into()));
     }

@@ -130,7 +130,12 @@ impl Inbox {
 
 impl DataStreams {
     pub(crate) fn new(identity: Identity) -> Self {
-        DataStreams { identity, streams: Mutex::default(), inbox: Arc::default(), ends_with: EndsWith::default() }
+        DataStreams {
+            identity,
+            streams: Mutex::default(),
+            inbox: Arc::default(),
+            ends_with: EndsWith::default(),
+        }
     }
 
     /// The stream to an address, opened at the first use.
@@ -153,7 +158,6 @@ impl DataStreams {
         streams.insert(url, sender.clone());
         Ok(sender)
     }
-
 
     /// The next message for a bundle; waits for it.
     pub(crate) fn receive(&self, instruction: &str, url: &str) -> Result<Elements> {
@@ -245,8 +249,7 @@ mod tests {
 
     #[test]
     fn a_message_is_parted_by_instruction_in_its_order() {
-        let message =
-            Elements { data: vec![data("a", 1), data("b", 2), data("a", 3)], timers: Vec::new() };
+        let message = Elements { data: vec![data("a", 1), data("b", 2), data("a", 3)], timers: Vec::new() };
         let parts = by_instruction(message);
         let bytes = |part: &Elements| part.data.iter().map(|data| data.data[0]).collect::<Vec<_>>();
         let parts: Vec<_> = parts.iter().map(|(of, part)| (of.as_str(), bytes(part))).collect();

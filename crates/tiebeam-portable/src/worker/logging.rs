@@ -84,7 +84,10 @@ impl WorkerLog {
                 () = async { ended.closed().await; tokio::time::sleep(LAST_WORDS).await } => {}
             }
         });
-        WorkerLog(Arc::new(Inner { worker: worker.to_owned(), sender: Mutex::new(Some(Open { entries: sender, _open: Arc::new(open) })) }))
+        WorkerLog(Arc::new(Inner {
+            worker: worker.to_owned(),
+            sender: Mutex::new(Some(Open { entries: sender, _open: Arc::new(open) })),
+        }))
     }
 
     /// Lets the stream end once what is written has left; later entries go to stderr.
@@ -108,7 +111,9 @@ impl WorkerLog {
                 nanos: since.subsec_nanos().cast_signed(),
             }),
             message: message.to_owned(),
-            instruction_id: WORKING.with_borrow(|on| on.as_ref().map(|(_, id)| id.clone())).unwrap_or_default(),
+            instruction_id: WORKING
+                .with_borrow(|on| on.as_ref().map(|(_, id)| id.clone()))
+                .unwrap_or_default(),
             log_location: place.to_owned(),
             thread: std::thread::current().name().unwrap_or_default().to_owned(),
             ..LogEntry::default()

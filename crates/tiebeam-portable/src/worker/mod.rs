@@ -140,8 +140,8 @@ fn wants_samples(options: Option<&JobOptions>) -> bool {
 
 async fn provision(address: &str, identity: Identity) -> Result<ProvisionInfo> {
     let channel = connect("the runner's provisioning service", address).await?;
-    let mut client = ProvisionServiceClient::with_interceptor(channel, identity)
-        .max_decoding_message_size(usize::MAX);
+    let mut client =
+        ProvisionServiceClient::with_interceptor(channel, identity).max_decoding_message_size(usize::MAX);
     let answer = client.get_provision_info(GetProvisionInfoRequest {}).await;
     Ok(answer.map_err(refused("asking for the job's options"))?.into_inner().info.unwrap_or_default())
 }
@@ -289,11 +289,7 @@ fn answer(
     let worker = match worker {
         Ok(worker) => worker,
         Err(error) => {
-            return InstructionResponse {
-                instruction_id: id,
-                error: format!("{error:?}"),
-                response: None,
-            };
+            return InstructionResponse { instruction_id: id, error: format!("{error:?}"), response: None };
         }
     };
     let descriptor = match &request.request {

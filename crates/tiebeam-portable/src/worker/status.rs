@@ -71,7 +71,9 @@ pub(crate) fn serve(address: &str, identity: Identity, doing: Arc<Doing>) -> Res
         let Ok(channel) = connect("the runner's status service", &address).await else { return };
         let mut client = BeamFnWorkerStatusClient::with_interceptor(channel, identity);
         let (answers, outgoing) = mpsc::unbounded_channel();
-        let Ok(questions) = client.worker_status(UnboundedReceiverStream::new(outgoing)).await else { return };
+        let Ok(questions) = client.worker_status(UnboundedReceiverStream::new(outgoing)).await else {
+            return;
+        };
         let mut questions = questions.into_inner();
         while let Ok(Some(question)) = questions.message().await {
             let status_info = doing.describe();

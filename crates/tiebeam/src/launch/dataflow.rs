@@ -17,7 +17,12 @@ use super::run::Job;
 const BOOT_IMAGE: &str = "apache/beam_go_sdk:2.77.0";
 
 /// Runs a job to its end.
-pub(super) fn run(job: &Job, flags: &RunFlags, progress: &Progress, cancel: &CancelToken) -> Result<JobReport> {
+pub(super) fn run(
+    job: &Job,
+    flags: &RunFlags,
+    progress: &Progress,
+    cancel: &CancelToken,
+) -> Result<JobReport> {
     let name = flags.job_name.clone().unwrap_or_else(|| job_name_of(&job.name));
     let told = options(job, flags, &name)?;
     let dataflow = DataflowOptions::parse(&told)?;
@@ -57,7 +62,9 @@ fn environment(flags: &RunFlags, dataflow: &DataflowOptions) -> Result<Environme
             "TB0523",
             "dataflow was not told which container the steps run in",
         )
-        .with_help("add `--environment docker=IMAGE`, or `--option worker_binary=FILE` with a static program")),
+        .with_help(
+            "add `--environment docker=IMAGE`, or `--option worker_binary=FILE` with a static program",
+        )),
     }
 }
 

@@ -24,15 +24,15 @@ use tiebeam_core::{Error, ErrorKind, Result};
 use tiebeam_graph::Pipeline;
 
 pub use exit::{Exit, print_error};
-pub use flags::{ProgressMode, RunFlags, RunnerKind, WorkerPlace};
 #[cfg(feature = "portable")]
 pub use expansion::run_expansion_service;
+pub use flags::{ProgressMode, RunFlags, RunnerKind, WorkerPlace};
 #[cfg(feature = "portable")]
 pub use portable::{Built, run_as_worker, run_as_worker_with, run_pool, worker_args};
-#[cfg(feature = "portable")]
-pub use {tiebeam_portable::WorkerArgs, tiebeam_worker::WorkerOptions};
 pub use report::report_json;
 pub use run::{Job, run};
+#[cfg(feature = "portable")]
+pub use {tiebeam_portable::WorkerArgs, tiebeam_worker::WorkerOptions};
 
 /// Options of a job by name, as they travel to engines and workers.
 pub type JobOptions = serde_json::Map<String, serde_json::Value>;
@@ -142,9 +142,9 @@ pub fn main(build: impl FnOnce(&Pipeline, &Options)) -> ExitCode {
                 let options = Options::of_job(options)?;
                 let pipeline = Pipeline::new();
                 build(&pipeline, &options);
-                let graph = pipeline.build().map_err(|errors| {
-                    Error::new(ErrorKind::InvalidPipeline, "TB0528", errors.to_string())
-                })?;
+                let graph = pipeline
+                    .build()
+                    .map_err(|errors| Error::new(ErrorKind::InvalidPipeline, "TB0528", errors.to_string()))?;
                 Ok(Built { graph, decisive: options.decisive() })
             });
         }

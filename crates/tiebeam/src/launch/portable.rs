@@ -19,7 +19,7 @@ use tiebeam_portable::{
     Submission, WorkerArgs, WorkerPool, artifacts, pipeline_message, run_worker_with, submit,
 };
 use tiebeam_runner::{CancelToken, JobReport, JobStatus, Progress, Stop};
-use tiebeam_worker::{Recipes, WorkerOptions, monitoring, Steps};
+use tiebeam_worker::{Recipes, Steps, WorkerOptions, monitoring};
 
 use super::exit::{Exit, print_error, to_stderr};
 use super::flags::{ProgressMode, RunFlags, RunnerKind, WorkerPlace};
@@ -30,7 +30,12 @@ use super::run::Job;
 const FOLDER: &str = "tiebeam_folder";
 
 /// Runs a job on the engine that the flags name, to its end.
-pub(super) fn run(job: &Job, flags: &RunFlags, progress: &Progress, cancel: &CancelToken) -> Result<JobReport> {
+pub(super) fn run(
+    job: &Job,
+    flags: &RunFlags,
+    progress: &Progress,
+    cancel: &CancelToken,
+) -> Result<JobReport> {
     // With an endpoint it is a job service like any other.
     if flags.runner == RunnerKind::Dataflow && flags.job_endpoint.is_none() {
         return dataflow(job, flags, progress, cancel);
@@ -76,8 +81,9 @@ use super::dataflow::run as dataflow;
 
 #[cfg(not(feature = "dataflow"))]
 fn dataflow(_: &Job, _: &RunFlags, _: &Progress, _: &CancelToken) -> Result<JobReport> {
-    Err(Error::new(ErrorKind::Unsupported, "TB0522", "this build cannot make jobs of dataflow")
-        .with_help("build tiebeam with its feature `dataflow`, or name a job service by `--job-endpoint HOST:PORT`"))
+    Err(Error::new(ErrorKind::Unsupported, "TB0522", "this build cannot make jobs of dataflow").with_help(
+        "build tiebeam with its feature `dataflow`, or name a job service by `--job-endpoint HOST:PORT`",
+    ))
 }
 
 /// A job on another engine, however it was made.
@@ -154,7 +160,8 @@ fn on_engine(
     let environment = match place {
         WorkerPlace::Loopback => {
             let (graph, decisive) = (job.graph.clone(), job.decisive.clone());
-            let build = Arc::new(move |_: &JobOptions| Ok(Steps::with_options(graph.clone(), decisive.clone())));
+            let build =
+                Arc::new(move |_: &JobOptions| Ok(Steps::with_options(graph.clone(), decisive.clone())));
             let workers = PoolWorkers::Threads { build, options: WorkerOptions::default() };
             let started = pool.insert(WorkerPool::start(SocketAddr::from(([127, 0, 0, 1], 0)), workers)?);
             Environment::External { address: started.address().to_string() }
@@ -289,14 +296,14 @@ fn stop_job(started: &impl Followed, stop: Stop) {
 
 /// The error of a job that failed: what a worker said where it is found among the engine's words.
 fn failed(runner: RunnerKind, messages: &[String]) -> Error {
-    let error =
-        |message: String| Error::new(ErrorKind::UserCode, "TB0526", message);
+    let error = |message: String| Error::new(ErrorKind::UserCode, "TB0526", message);
     if let Some(words) = messages.iter().find_map(|text| worker_words(text)) {
         return error(format!("the job failed on {}", runner.name())).with_source(words);
     }
     match messages.last() {
         Some(text) => {
-            let lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("at ")).collect();
+            let lines: Vec<&str> =
+                text.lines().filter(|line| !line.trim_start().starts_with("at ")).collect();
             let shown = lines.iter().take(6).copied().collect::<Vec<_>>().join("\n");
             error(format!("the job failed on {}", runner.name())).with_source(shown)
         }
@@ -310,8 +317,11 @@ fn worker_words(text: &str) -> Option<String> {
     let from = text.find("error[TB")?;
     let foreign = |line: &str| {
         let line = line.trim_start();
-        line.starts_with("at ") || line.starts_with("Caused by:") || line.starts_with("Traceback ")
-            || line.starts_with("File \"") || line.starts_with("Suppressed:")
+        line.starts_with("at ")
+            || line.starts_with("Caused by:")
+            || line.starts_with("Traceback ")
+            || line.starts_with("File \"")
+            || line.starts_with("Suppressed:")
     };
     let words: Vec<&str> = text[from..].lines().take_while(|line| !foreign(line)).collect();
     Some(words.join("\n").trim_end().to_owned())
@@ -371,7 +381,9 @@ fn edge_counts(graph: &Graph, counted: &HashMap<&str, u64>) -> HashMap<EdgeId, u
     }
     for node in graph.nodes.iter().filter(|node| node.inputs.len() == 1) {
         let first = ["", "/Precombine", "/Convert", "/Combine", "/Spread"];
-        let Some(n) = first.iter().find_map(|piece| count(format!("in|{}{piece}", node.step))) else { continue };
+        let Some(n) = first.iter().find_map(|piece| count(format!("in|{}{piece}", node.step))) else {
+            continue;
+        };
         elements.entry(node.inputs[0]).or_insert(n);
     }
     // Engines flatten without asking anybody.
@@ -454,13 +466,16 @@ fn pool(address: &str, arguments: &[String]) -> Result<()> {
         Error::new(
             ErrorKind::InvalidArgument,
             "TB0527",
-            format!("a pool listens at an IP address and a port, such as 127.0.0.1:50000, not at `{address}`"),
+            format!(
+                "a pool listens at an IP address and a port, such as 127.0.0.1:50000, not at `{address}`"
+            ),
         )
     })?;
     let workers = PoolWorkers::Processes { program: this_program()?, arguments: arguments.to_vec() };
     let pool = WorkerPool::start(wanted, workers)?;
     super::exit::to_stdout(&format!("worker pool {}\n", pool.address()));
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
     // Its workers go with it.
     signals.forever().next();
     drop(pool);

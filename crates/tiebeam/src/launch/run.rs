@@ -84,7 +84,8 @@ fn write_report(
 ) -> Result<()> {
     let Some(path) = &flags.report else { return Ok(()) };
     let outcome = result.as_ref().map(|report| report.status);
-    let text = format!("{:#}\n", report_json(&job.name, flags.runner.name(), progress, outcome, models.json()));
+    let text =
+        format!("{:#}\n", report_json(&job.name, flags.runner.name(), progress, outcome, models.json()));
     std::fs::write(path, text).map_err(|error| {
         Error::new(ErrorKind::Output, "TB0520", format!("the report {} cannot be written", path.display()))
             .with_source(error)
