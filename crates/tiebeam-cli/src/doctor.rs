@@ -16,7 +16,10 @@ pub fn doctor() -> Exit {
     let mut text = format!("tiebeam {}\n", env!("CARGO_PKG_VERSION"));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let _ = writeln!(text, "  threads       {cores}");
-    let _ = writeln!(text, "  runners       embedded, and others at `--job-endpoint HOST:PORT`; those below are started where they are here");
+    let _ = writeln!(
+        text,
+        "  runners       embedded; with `--job-endpoint HOST:PORT` any of Beam's; without it those of these that are here:"
+    );
     for kind in [Kind::Prism, Kind::FlinkLocal, Kind::Spark] {
         let _ = writeln!(text, "  {:<12}  {}", kind.installation(), engine(kind));
     }
@@ -54,7 +57,7 @@ fn engine(kind: Kind) -> String {
     match find(kind) {
         Ok(Some(place)) => place.display().to_string(),
         Ok(None) => match install_commands(kind) {
-            Ok(commands) => format!("not found: {}", commands.join(", or ")),
+            Ok(commands) => format!("not found: {} (in a clone of tiebeam)", commands.join(", or ")),
             Err(error) => error.to_string(),
         },
         Err(error) => error.to_string(),
