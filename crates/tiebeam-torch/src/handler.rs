@@ -192,7 +192,7 @@ impl<E, P> PytorchModelHandler<E, P> {
     fn to_onnx(&self) -> Result<(Vec<u8>, ModelInfo)> {
         self.validate()?;
         let architecture = self.architecture()?;
-        let mut weights = StateDict::open(&staged::local(&self.path))?;
+        let mut weights = StateDict::open(staged::local(&self.path))?;
         if let Some(sha256) = &self.options.sha256 {
             weights = weights.verified(sha256)?;
         }

@@ -24,13 +24,18 @@ impl Installed {
             RunnerKind::Prism => Kind::Prism,
             RunnerKind::Flink => Kind::FlinkLocal,
             RunnerKind::Spark => Kind::Spark,
-            _ => return Err(needs_endpoint(format!("`--runner {runner}` needs `--job-endpoint HOST:PORT`"))
-                .with_help("it is where the engine's job service listens, such as 127.0.0.1:8099")),
+            _ => {
+                return Err(needs_endpoint(format!("`--runner {runner}` needs `--job-endpoint HOST:PORT`"))
+                    .with_help("it is where the engine's job service listens, such as 127.0.0.1:8099"));
+            }
         };
         if flags.detach {
-            let message = format!("`--detach` cannot leave a job on a {runner} that is started for it and ends with it");
-            return Err(Error::new(ErrorKind::InvalidArgument, "TB0524", message)
-                .with_help(format!("start one that stays, `cargo xtask engines start {kind}`, and name it by `--job-endpoint`")));
+            let message = format!(
+                "`--detach` cannot leave a job on a {runner} that is started for it and ends with it"
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, "TB0524", message).with_help(format!(
+                "start one that stays, `cargo xtask engines start {kind}`, and name it by `--job-endpoint`"
+            )));
         }
         match find(kind).map_err(|error| needs_endpoint(error.to_string()))? {
             Some(place) => Ok(Installed { kind, place }),
@@ -87,7 +92,8 @@ fn needs_endpoint(message: String) -> Error {
 }
 
 fn not_here(runner: &str, kind: Kind) -> Error {
-    let message = format!("there is no {runner} on this machine, and no `--job-endpoint HOST:PORT` names another");
+    let message =
+        format!("there is no {runner} on this machine, and no `--job-endpoint HOST:PORT` names another");
     let help = match install_commands(kind) {
         Ok(commands) => {
             let told = |command: &String| match command.starts_with("cargo xtask") {
@@ -102,10 +108,12 @@ fn not_here(runner: &str, kind: Kind) -> Error {
 }
 
 fn not_started(error: tiebeam_engines::Error) -> Error {
-    let error = Error::new(ErrorKind::Io, "TB0532", "the engine for the job did not start").with_source(error);
+    let error =
+        Error::new(ErrorKind::Io, "TB0532", "the engine for the job did not start").with_source(error);
     error.with_help("`tiebeam doctor` says what this machine has")
 }
 
 fn ended(failure: String) -> Error {
-    Error::new(ErrorKind::Io, "TB0532", "the engine that was started for the job ended before it").with_source(failure)
+    Error::new(ErrorKind::Io, "TB0532", "the engine that was started for the job ended before it")
+        .with_source(failure)
 }

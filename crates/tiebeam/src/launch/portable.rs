@@ -266,7 +266,7 @@ pub(super) fn follow(
         }
         ticks += 1;
         // Engines count slowly: often enough for a person to see it move.
-        if ticks % 4 == 0 {
+        if ticks.is_multiple_of(4) {
             observe(job, started, progress);
         }
     })?;
