@@ -218,9 +218,7 @@ fn matches(pattern: &str, path: &str) -> bool {
 
 /// Where fetched packages are kept.
 pub(crate) fn cache() -> Result<PathBuf, String> {
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/tiebeam"));
-    let cache = std::env::var_os("TIEBEAM_CACHE").map(PathBuf::from).or_else(home);
-    cache.ok_or_else(|| "set TIEBEAM_CACHE or HOME: there is no place for fetched packages".to_owned())
+    Ok(tiebeam_engines::cache()?)
 }
 
 fn manifest_path() -> PathBuf {

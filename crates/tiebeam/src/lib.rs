@@ -20,6 +20,9 @@ pub mod launch;
 
 #[doc(inline)]
 pub use tiebeam_core as core;
+#[cfg(feature = "portable")]
+#[doc(inline)]
+pub use tiebeam_engines as engines;
 #[cfg(feature = "inference")]
 #[doc(inline)]
 pub use tiebeam_inference as inference;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tiebeam_engines::Kind;
 use toml_edit::{DocumentMut, Item, Table, TableLike};
 
-use super::engine::Kind;
-use super::versions::folder;
+use super::folder;
 use crate::fetch;
 
 /// Where a case's lines are.

@@ -7,14 +7,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tiebeam_engines::{Engine, Group, Kind, Layout, Settings, State, Versions, installed};
 
 use super::cases::{self, Case, Output};
-use super::engine::{Engine, Kind, Settings};
-use super::group::Group;
-use super::install::{self, State};
-use super::layout::Layout;
 use super::table::{Cell, Results};
-use super::versions::Versions;
 use crate::say;
 
 /// What is asked for on the command line.
@@ -102,7 +98,7 @@ fn column(
     expected: &[Option<Vec<String>>],
 ) -> Result<Vec<Cell>, String> {
     let installation = kind.installation();
-    let here = matches!(install::state(installation, layout, &Versions::read()?)?, State::Ready(_));
+    let here = matches!(installed(installation, layout, &Versions::built_in()?)?, State::Ready(_));
     let mut shared: Option<Engine> = None;
     let mut cells = Vec::with_capacity(cases.len());
     for (case, expected) in cases.iter().zip(expected) {
@@ -122,7 +118,7 @@ fn column(
                 let settings = Settings { flink: case.flink.clone(), ..Settings::default() };
                 match Engine::start(kind, &settings) {
                     Ok(mut engine) => bench.portable(case, &mut engine, kind, expected)?,
-                    Err(reason) => Cell::Failed(Duration::ZERO, reason),
+                    Err(reason) => Cell::Failed(Duration::ZERO, reason.into()),
                 }
             }
         };
@@ -223,7 +219,7 @@ impl Bench {
         let begun = Instant::now();
         let endpoint = engine.endpoint();
         let arguments = |out: &Path| case.portable(out, &endpoint);
-        let lines = self.lines(case, kind.name(), arguments, &mut || engine.failure())?;
+        let lines = self.lines(case, kind.name(), arguments, &mut || engine.failure().map(String::from))?;
         let time = begun.elapsed();
         Ok(match lines {
             Err(reason) => Cell::Failed(time, reason),

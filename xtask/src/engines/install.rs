@@ -8,28 +8,24 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use sha2::{Digest, Sha256};
+use tiebeam_engines::{Layout, State, Versions, installed, mark_installed};
 
-use super::layout::{Layout, STAMP};
-use super::versions::{self, Versions};
 use crate::say;
 
 /// What can be installed.
 pub(crate) const ENGINES: [&str; 4] = ["python", "prism", "flink", "spark"];
-
-/// Whether an engine is here.
-pub(crate) enum State {
-    /// In this directory, whole and of the wanted versions.
-    Ready(PathBuf),
-    /// It would be in this one.
-    Missing(PathBuf),
-}
 
 /// Why an engine was not installed.
 enum Refusal {
     /// Something is not here: what, and what would cure it.
     Skipped(String, String),
     Failed(String),
+}
+
+impl From<tiebeam_engines::Error> for Refusal {
+    fn from(error: tiebeam_engines::Error) -> Refusal {
+        Refusal::Failed(error.into())
+    }
 }
 
 impl From<String> for Refusal {
@@ -43,7 +39,7 @@ pub(crate) fn run(names: &[&str]) -> Result<bool, String> {
     if let Some(unknown) = names.iter().find(|name| !ENGINES.contains(name)) {
         return Err(format!("there is no engine `{unknown}` to install, only {}", ENGINES.join(", ")));
     }
-    let (layout, versions) = (Layout::of_cache()?, Versions::read()?);
+    let (layout, versions) = (Layout::of_cache()?, Versions::built_in()?);
     let root = layout.root();
     fs::create_dir_all(root).map_err(|e| format!("cannot create {}: {e}", root.display()))?;
     // Two at once would write into the same directories.
@@ -53,7 +49,7 @@ pub(crate) fn run(names: &[&str]) -> Result<bool, String> {
     for engine in ENGINES.into_iter().filter(|engine| names.is_empty() || names.contains(engine)) {
         let started = Instant::now();
         let seconds = || format!("{:.1} s", started.elapsed().as_secs_f64());
-        match state(engine, &layout, &versions)? {
+        match installed(engine, &layout, &versions)? {
             State::Ready(place) => {
                 say(format_args!("engines: {engine} is here, {}: {}", seconds(), place.display()))
             }
@@ -74,25 +70,6 @@ pub(crate) fn run(names: &[&str]) -> Result<bool, String> {
     Ok(good)
 }
 
-/// Whether an engine is installed in the versions that are wanted now.
-pub(crate) fn state(engine: &str, layout: &Layout, versions: &Versions) -> Result<State, String> {
-    let place = layout.place(engine, versions)?;
-    let whole = fs::read_to_string(place.join(STAMP)).is_ok_and(|found| Ok(found) == stamp(engine, versions));
-    Ok(if whole { State::Ready(place) } else { State::Missing(place) })
-}
-
-/// What an installation is made from, so that a change of any of it installs anew.
-fn stamp(engine: &str, versions: &Versions) -> Result<String, String> {
-    let mut stamp: String =
-        versions.all(engine)?.into_iter().map(|(name, version)| format!("{name} {version}\n")).collect();
-    let pom = versions::folder().join(engine).join("pom.xml");
-    if let Ok(text) = fs::read(&pom) {
-        let sum: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
-        stamp.push_str(&format!("pom {sum}\n"));
-    }
-    Ok(stamp)
-}
-
 fn install(engine: &str, place: &Path, layout: &Layout, versions: &Versions) -> Result<(), Refusal> {
     if place.exists() {
         fs::remove_dir_all(place).map_err(|e| format!("cannot replace {}: {e}", place.display()))?;
@@ -106,9 +83,7 @@ fn install(engine: &str, place: &Path, layout: &Layout, versions: &Versions) -> 
         _ => maven(&client, place, versions),
     }?;
     // The stamp comes last: what lies there without one is not whole.
-    let stamp = stamp(engine, versions)?;
-    fs::write(place.join(STAMP), stamp).map_err(|e| format!("cannot write {STAMP}: {e}"))?;
-    Ok(())
+    Ok(mark_installed(engine, place, versions)?)
 }
 
 /// A Python of its own with Beam in it.
@@ -141,7 +116,7 @@ fn maven(client: &Client<'_>, place: &Path, versions: &Versions) -> Result<(), R
     let lib = place.join("lib");
     let mut copy = Command::new("mvn");
     copy.args(["--quiet", "--batch-mode", "-Dstyle.color=never", "--file"]);
-    copy.arg(versions::folder().join(engine).join("pom.xml"));
+    copy.arg(super::folder().join(engine).join("pom.xml"));
     copy.arg(format!("org.apache.maven.plugins:maven-dependency-plugin:{plugin}:copy-dependencies"));
     copy.arg("-DincludeScope=runtime").arg(format!("-DoutputDirectory={}", lib.display()));
     for (name, version) in versions.all(engine)? {
@@ -316,25 +291,5 @@ mod tests {
             "`sh -c echo no venv >&2; exit 1` fails: no venv (get it)"
         );
         assert_eq!(need("sh", &["-c", ""]), "here");
-    }
-
-    #[test]
-    fn an_installation_of_other_versions_or_half_of_one_is_none() {
-        let place = tempfile::tempdir().unwrap();
-        let (layout, versions) = (Layout::at(place.path()), Versions::read().unwrap());
-        let missing = |engine| match state(engine, &layout, &versions).unwrap() {
-            State::Ready(_) => None,
-            State::Missing(place) => Some(place),
-        };
-        for engine in ENGINES {
-            let at = missing(engine).unwrap();
-            fs::create_dir_all(&at).unwrap();
-            assert!(missing(engine).is_some(), "{engine} has no stamp");
-            fs::write(at.join(STAMP), "beam 1.0\n").unwrap();
-            assert!(missing(engine).is_some(), "{engine} is of other versions");
-            fs::write(at.join(STAMP), stamp(engine, &versions).unwrap()).unwrap();
-            assert!(missing(engine).is_none(), "{engine}");
-        }
-        assert!(stamp("flink", &versions).unwrap().contains("pom "));
     }
 }

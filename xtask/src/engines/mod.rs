@@ -1,37 +1,24 @@
 //! `cargo xtask engines`: real Beam engines, installed, started on loopback and asked to run our pipelines.
 //!
-//! # Where things lie
-//!
-//! All below `TIEBEAM_CACHE` or `~/.cache/tiebeam`, with the versions of `engines/versions.toml` in the names:
-//!
-//! | path | what |
-//! |---|---|
-//! | `engines/python-2.77.0/bin/python` | a Python with Beam in it: `-m apache_beam.runners.portability.local_job_service_main` |
-//! | `engines/prism-2.77.0/prism` | Prism |
-//! | `engines/flink-2.62.0/lib/*.jar` | class path of `org.apache.beam.runners.flink.FlinkJobServerDriver`, and of Flink's own processes |
-//! | `engines/flink-2.62.0/gradle/wrapper/*.jar` | the same jars again (hard links): the class path of a job server that stages none of them, see `flink.rs` |
-//! | `engines/spark-2.62.0/lib/*.jar` | class path of `org.apache.beam.runners.spark.SparkJobServerDriver` |
-//! | `engines/*/.installed` | says that an installation is whole, and of which versions |
-//! | `engines/run/NAME-PID-N/` | configuration and temporary files of an engine that runs; gone when it stops |
-//! | `engines/logs/NAME-PID-N/` | what its processes said |
-//!
-//! The version in a name is Beam's.
+//! Where they lie and how they are started is `tiebeam-engines`.
 
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::engine::{Engine, Kind, Settings};
+use tiebeam_engines::{Engine, Kind, Settings};
+
 use crate::say;
 
 mod cases;
-mod engine;
-mod flink;
-mod group;
 mod harness;
 mod install;
-mod layout;
 mod table;
-mod versions;
+
+/// Where the poms and the cases are, in the clone.
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../engines")
+}
 
 /// The task with its arguments.
 pub(crate) fn run(arguments: &[&str]) -> Result<bool, String> {
@@ -50,7 +37,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<bool, String> {
 /// Starts an engine and keeps it until a signal comes, standard input ends, or one of its processes does.
 fn start(name: &str, arguments: &[&str]) -> Result<bool, String> {
     let kind: Kind = name.parse()?;
-    let settings = Settings::of(arguments)?;
+    let settings = settings(arguments)?;
     let mut signals = signal_hook::iterator::Signals::new([
         signal_hook::consts::SIGHUP,
         signal_hook::consts::SIGINT,
@@ -73,8 +60,47 @@ fn start(name: &str, arguments: &[&str]) -> Result<bool, String> {
     // Between two looks at the processes nothing is lost: they write their logs without us.
     while end.recv_timeout(Duration::from_millis(200)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
         if let Some(failure) = engine.failure() {
-            return Err(failure);
+            return Err(failure.into());
         }
     }
     Ok(true)
+}
+
+/// What the flags say of an engine.
+fn settings(arguments: &[&str]) -> Result<Settings, String> {
+    let mut settings = Settings::default();
+    let mut rest = arguments.iter();
+    while let Some(flag) = rest.next() {
+        let value = rest.next().ok_or_else(|| format!("`{flag}` wants a value"));
+        match *flag {
+            "--beside" => settings.beside.push((*value?).to_owned()),
+            "--flink" => {
+                let value = value?;
+                let (name, value) = value
+                    .split_once('=')
+                    .ok_or_else(|| format!("`--flink` wants NAME=VALUE, got `{value}`"))?;
+                settings.flink.insert(name.to_owned(), value.to_owned());
+            }
+            other => return Err(format!("engines start has no `{other}`, only --beside and --flink")),
+        }
+    }
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn settings_are_read() {
+        let read = settings(&["--beside", "a b", "--flink", "x.y=1=2", "--beside", "c", "--flink", "x.y=3"]);
+        let read = read.unwrap();
+        assert_eq!(read.beside, ["a b", "c"]);
+        assert_eq!(read.flink, BTreeMap::from([("x.y".to_owned(), "3".to_owned())]));
+        for wrong in [&["--beside"][..], &["--flink", "x"], &["--pool", "x"]] {
+            assert!(settings(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tiebeam-worker", &["core", "exec", "graph", "plan", "model"]),
     ("tiebeam-portable", &["core", "exec", "graph", "model", "worker"]),
     ("tiebeam-dataflow", &["core", "model", "portable", "worker"]),
+    ("tiebeam-engines", &[]),
     ("tiebeam-inference", &["core", "graph", "transforms"]),
     ("tiebeam-onnx", &["core", "graph", "transforms", "inference"]),
     ("tiebeam-torch", &["core", "graph", "transforms", "inference", "onnx"]),
@@ -35,6 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "worker",
             "portable",
             "dataflow",
+            "engines",
             "inference",
             "onnx",
             "torch",
@@ -44,7 +46,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("tiebeam-cli", &["tiebeam", "yaml"]),
-    ("xtask", &["core"]),
+    ("xtask", &["core", "engines"]),
 ];
 
 /// Every edge that the table does not have. What tests use is free: it is in no one's way.

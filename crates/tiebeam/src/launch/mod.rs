@@ -8,6 +8,8 @@ mod exit;
 mod expansion;
 mod flags;
 #[cfg(feature = "portable")]
+mod local;
+#[cfg(feature = "portable")]
 mod portable;
 mod progress;
 mod report;

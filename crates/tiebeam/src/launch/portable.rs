@@ -23,6 +23,7 @@ use tiebeam_worker::{Recipes, Steps, WorkerOptions, monitoring};
 
 use super::exit::{Exit, print_error, to_stderr};
 use super::flags::{ProgressMode, RunFlags, RunnerKind, WorkerPlace};
+use super::local::Installed;
 use super::run::Job;
 
 /// The option that tells workers the folder in which the job was submitted: relative paths mean the same there.
@@ -39,17 +40,40 @@ pub(super) fn run(
     if flags.runner == RunnerKind::Dataflow && flags.job_endpoint.is_none() {
         return dataflow(job, flags, progress, cancel);
     }
-    let endpoint = endpoint(flags)?;
-    let place = place(flags, &endpoint)?;
+    let at = match &flags.job_endpoint {
+        Some(endpoint) => At::Endpoint(endpoint),
+        None => At::Here(Installed::find(flags)?),
+    };
+    let place = place(flags, at.address())?;
     if place == WorkerPlace::Loopback {
         // Workers elsewhere may see other files than this process.
         job.graph.run_checks()?;
     }
-    let outcome = on_engine(job, flags, &endpoint, &place, progress, cancel);
+    let outcome = match &at {
+        At::Endpoint(endpoint) => on_engine(job, flags, endpoint, &place, progress, cancel),
+        At::Here(installed) => on_local_engine(installed, job, flags, &place, progress, cancel),
+    };
     if !flags.detach {
         job.graph.run_cleanups();
     }
     outcome
+}
+
+/// Where a job goes.
+enum At<'a> {
+    /// To the job service that was named.
+    Endpoint(&'a str),
+    /// To an engine of this machine that is started for it.
+    Here(Installed),
+}
+
+impl At<'_> {
+    fn address(&self) -> &str {
+        match self {
+            At::Endpoint(endpoint) => endpoint,
+            At::Here(_) => "127.0.0.1",
+        }
+    }
 }
 
 #[cfg(feature = "dataflow")]
@@ -85,19 +109,6 @@ impl Followed for Started {
     }
 }
 
-/// The job service: the one that was named.
-fn endpoint(flags: &RunFlags) -> Result<String> {
-    match &flags.job_endpoint {
-        Some(endpoint) => Ok(endpoint.clone()),
-        None => Err(Error::new(
-            ErrorKind::InvalidArgument,
-            "TB0522",
-            format!("`--runner {}` needs `--job-endpoint HOST:PORT`", flags.runner.name()),
-        )
-        .with_help("it is where the engine's job service listens, such as 127.0.0.1:8099")),
-    }
-}
-
 /// Where the steps run: as told, or in this process where the engine is on this machine.
 fn place(flags: &RunFlags, endpoint: &str) -> Result<WorkerPlace> {
     let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
@@ -122,6 +133,19 @@ fn place(flags: &RunFlags, endpoint: &str) -> Result<WorkerPlace> {
         .with_help("add `--environment process`, `external=HOST:PORT` or `docker=IMAGE`"));
     }
     Ok(place)
+}
+
+/// A job on an engine that is started for it, and ends with it.
+fn on_local_engine(
+    installed: &Installed,
+    job: &Job,
+    flags: &RunFlags,
+    place: &WorkerPlace,
+    progress: &Progress,
+    cancel: &CancelToken,
+) -> Result<JobReport> {
+    let mut engine = installed.start(flags, cancel)?;
+    on_engine(job, flags, &engine.endpoint(), place, progress, cancel).map_err(|error| engine.explain(error))
 }
 
 fn on_engine(
@@ -242,7 +266,7 @@ pub(super) fn follow(
         }
         ticks += 1;
         // Engines count slowly: often enough for a person to see it move.
-        if ticks % 4 == 0 {
+        if ticks.is_multiple_of(4) {
             observe(job, started, progress);
         }
     })?;

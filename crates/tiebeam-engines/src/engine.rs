@@ -10,15 +10,16 @@ use std::process::{Command, ExitStatus};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use super::flink;
-use super::group::Group;
-use super::install::{self, State};
-use super::layout::Layout;
-use super::versions::Versions;
+use crate::flink;
+use crate::group::Group;
+use crate::layout::Layout;
+use crate::locate::{State, installed};
+use crate::versions::Versions;
+use crate::{Error, Result};
 
 /// What can be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Beam's own job service in Python, the reference.
     Python,
     /// Beam's Prism.
@@ -33,10 +34,10 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All, in the order in which tables show them.
-    pub(crate) const ALL: [Kind; 5] =
-        [Kind::Python, Kind::Prism, Kind::FlinkLocal, Kind::FlinkCluster, Kind::Spark];
+    pub const ALL: [Kind; 5] = [Kind::Python, Kind::Prism, Kind::FlinkLocal, Kind::FlinkCluster, Kind::Spark];
 
-    pub(crate) fn name(self) -> &'static str {
+    /// As commands and tables write it.
+    pub fn name(self) -> &'static str {
         match self {
             Kind::Python => "python",
             Kind::Prism => "prism",
@@ -47,24 +48,25 @@ impl Kind {
     }
 
     /// What has to be installed for it.
-    pub(crate) fn installation(self) -> &'static str {
+    pub fn installation(self) -> &'static str {
         match self {
             Kind::FlinkLocal | Kind::FlinkCluster => "flink",
             other => other.name(),
         }
     }
 
-    pub(crate) fn names() -> String {
+    /// All names, for messages.
+    pub fn names() -> String {
         Kind::ALL.map(Kind::name).join(", ")
     }
 }
 
 impl FromStr for Kind {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(name: &str) -> Result<Kind, String> {
+    fn from_str(name: &str) -> Result<Kind> {
         let found = Kind::ALL.into_iter().find(|kind| kind.name() == name);
-        found.ok_or_else(|| format!("there is no engine `{name}`, only {}", Kind::names()))
+        Ok(found.ok_or_else(|| format!("there is no engine `{name}`, only {}", Kind::names()))?)
     }
 }
 
@@ -76,41 +78,22 @@ impl Display for Kind {
 
 /// What is wanted of an engine beyond its name.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// Commands for a shell, each started once beside every TaskManager (once where there is none), with its number from 1
     /// in `TASK_MANAGER`. On one machine two pools can't listen at one address, and a job names one: a pool that serves
     /// both TaskManagers is started by `[ $TASK_MANAGER = 1 ] && exec …`, one each by ports made of the number.
-    pub(crate) beside: Vec<String>,
+    pub beside: Vec<String>,
     /// Flink's configuration, over our own.
-    pub(crate) flink: BTreeMap<String, String>,
+    pub flink: BTreeMap<String, String>,
 }
 
-impl Settings {
-    pub(crate) fn of(arguments: &[&str]) -> Result<Settings, String> {
-        let mut settings = Settings::default();
-        let mut rest = arguments.iter();
-        while let Some(flag) = rest.next() {
-            let value = rest.next().ok_or_else(|| format!("`{flag}` wants a value"));
-            match *flag {
-                "--beside" => settings.beside.push((*value?).to_owned()),
-                "--flink" => {
-                    let value = value?;
-                    let (name, value) = value
-                        .split_once('=')
-                        .ok_or_else(|| format!("`--flink` wants NAME=VALUE, got `{value}`"))?;
-                    settings.flink.insert(name.to_owned(), value.to_owned());
-                }
-                other => return Err(format!("engines start has no `{other}`, only --beside and --flink")),
-            }
-        }
-        Ok(settings)
-    }
-}
-
-/// An engine that takes jobs. It ends when this is dropped, or this process is gone.
-pub(crate) struct Engine {
+/// An engine on this machine. It ends when this is dropped, or this process is gone.
+pub struct Engine {
     kind: Kind,
     endpoint: SocketAddr,
+    /// Where a cluster tells of itself.
+    rest: SocketAddr,
+    beside: Vec<String>,
     logs: PathBuf,
     group: Group,
 }
@@ -119,21 +102,25 @@ pub(crate) struct Engine {
 const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Engine {
-    /// Starts an engine and waits until it takes jobs.
-    pub(crate) fn start(kind: Kind, settings: &Settings) -> Result<Engine, String> {
-        let (layout, versions) = (Layout::of_cache()?, Versions::read()?);
-        let installed = match install::state(kind.installation(), &layout, &versions)? {
-            State::Ready(place) => place,
-            State::Missing(_) => {
-                let wanted = kind.installation();
-                return Err(format!("{kind} is not installed (cargo xtask engines install {wanted})"));
-            }
+    /// Starts an engine of the cache and waits until it takes jobs.
+    pub fn start(kind: Kind, settings: &Settings) -> Result<Engine> {
+        let wanted = kind.installation();
+        let State::Ready(place) = installed(wanted, &Layout::of_cache()?, &Versions::built_in()?)? else {
+            return Err(format!("{kind} is not installed (cargo xtask engines install {wanted})").into());
         };
-        let (run, logs) = layout.scratch(kind.name())?;
-        let parts = Parts { run: run.clone(), installed };
+        let mut engine = Engine::begin(kind, &place, settings)?;
+        engine.ready(&mut || false)?;
+        Ok(engine)
+    }
+
+    /// Starts the processes of the engine that is at `place`, as [`find`](crate::find) tells it. Whether they take jobs is
+    /// for [`ready`](Engine::ready) to say.
+    pub fn begin(kind: Kind, place: &Path, settings: &Settings) -> Result<Engine> {
+        let (run, logs) = Layout::of_cache()?.scratch(kind.name())?;
+        let parts = Parts { run: run.clone(), installed: place.to_owned() };
         let [job, control, rest] = free_ports()?;
-        let endpoint = local(job);
-        let mut engine = Engine { kind, endpoint, logs, group: Group::new(&run)? };
+        let (group, beside) = (Group::new(&run)?, settings.beside.clone());
+        let mut engine = Engine { kind, endpoint: local(job), rest: local(rest), beside, logs, group };
         match kind {
             Kind::Python => engine.process("job-service", parts.python(job))?,
             Kind::Prism => engine.process("prism", parts.prism(job))?,
@@ -144,51 +131,63 @@ impl Engine {
                 for (name, command) in flink::cluster(&parts, ports, &settings.flink)? {
                     engine.process(&name, command)?;
                 }
-                let registered = |_: &mut Engine| flink::task_managers(local(rest)) == flink::TASK_MANAGERS;
-                engine.wait("the TaskManagers to register", registered)?;
             }
         }
-        let managers = if kind == Kind::FlinkCluster { flink::TASK_MANAGERS } else { 1 };
-        for (at, command) in settings.beside.iter().enumerate() {
+        Ok(engine)
+    }
+
+    /// Waits until the engine takes jobs; no longer once `given_up` says so, which is an error like any other.
+    pub fn ready(&mut self, given_up: &mut dyn FnMut() -> bool) -> Result<()> {
+        let mut managers = 1;
+        if self.kind == Kind::FlinkCluster {
+            managers = flink::TASK_MANAGERS;
+            let registered = |engine: &mut Engine| flink::task_managers(engine.rest) == flink::TASK_MANAGERS;
+            self.wait("the TaskManagers to register", given_up, registered)?;
+        }
+        for (at, command) in std::mem::take(&mut self.beside).iter().enumerate() {
             for manager in 1..=managers {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", command]).env("TASK_MANAGER", manager.to_string());
-                engine.process(&format!("beside-{}-{manager}", at + 1), shell)?;
+                self.process(&format!("beside-{}-{manager}", at + 1), shell)?;
             }
         }
         let answers = |engine: &mut Engine| {
             TcpStream::connect_timeout(&engine.endpoint, Duration::from_secs(1)).is_ok()
         };
-        engine.wait("its job service to answer", answers)?;
-        Ok(engine)
+        self.wait("its job service to answer", given_up, answers)
     }
 
     /// `host:port` of the job service.
-    pub(crate) fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         self.endpoint.to_string()
     }
 
     /// The folder of its processes' logs.
-    pub(crate) fn logs(&self) -> &Path {
+    pub fn logs(&self) -> &Path {
         &self.logs
     }
 
     /// What is wrong: a process that has ended. One that was started beside may end well.
-    pub(crate) fn failure(&mut self) -> Option<String> {
+    pub fn failure(&mut self) -> Option<Error> {
         let kind = self.kind;
         let bad = |(name, status, _): &(&str, ExitStatus, &Path)| {
             !(name.starts_with("beside-") && status.success())
         };
         let (name, status, log) = self.group.ended().find(bad)?;
-        Some(format!("{kind}: {name} ended ({status}): {}{}", log.display(), end_of(log)))
+        Some(format!("{kind}: {name} ended ({status}): {}{}", log.display(), end_of(log)).into())
     }
 
-    fn process(&mut self, name: &str, command: Command) -> Result<(), String> {
+    fn process(&mut self, name: &str, command: Command) -> Result<()> {
         let log = self.logs.join(format!("{name}.log"));
         self.group.spawn(name, command, &log)
     }
 
-    fn wait(&mut self, what: &str, mut done: impl FnMut(&mut Engine) -> bool) -> Result<(), String> {
+    fn wait(
+        &mut self,
+        what: &str,
+        given_up: &mut dyn FnMut() -> bool,
+        mut done: impl FnMut(&mut Engine) -> bool,
+    ) -> Result<()> {
         let started = Instant::now();
         loop {
             if let Some(failure) = self.failure() {
@@ -197,9 +196,13 @@ impl Engine {
             if done(self) {
                 return Ok(());
             }
+            if given_up() {
+                return Err(format!("{}: no longer waited for {what}", self.kind).into());
+            }
             if started.elapsed() > PATIENCE {
                 let seconds = PATIENCE.as_secs();
-                return Err(format!("{}: waited {seconds} s for {what}: {}", self.kind, self.logs.display()));
+                let logs = self.logs.display();
+                return Err(format!("{}: waited {seconds} s for {what}: {logs}", self.kind).into());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -221,7 +224,7 @@ fn end_of(log: &Path) -> String {
 
 /// What an engine's commands are made of.
 pub(crate) struct Parts {
-    /// Where the engine is installed.
+    /// Where the engine is installed: a directory, or the program itself.
     pub(crate) installed: PathBuf,
     /// Where its files go while it runs.
     pub(crate) run: PathBuf,
@@ -253,7 +256,9 @@ impl Parts {
     }
 
     fn prism(&self, port: u16) -> Command {
-        let mut command = self.command(&self.installed.join("prism"));
+        // One that was found elsewhere is named itself.
+        let inside = self.installed.is_dir().then(|| self.installed.join("prism"));
+        let mut command = self.command(inside.as_ref().unwrap_or(&self.installed));
         command.args(["--job_port", &port.to_string(), "--serve_http=false"]);
         command
     }
@@ -308,7 +313,7 @@ pub(crate) fn local(port: u16) -> SocketAddr {
 }
 
 /// Three ports that no one listens at now.
-fn free_ports() -> Result<[u16; 3], String> {
+fn free_ports() -> Result<[u16; 3]> {
     let bind = || TcpListener::bind(local(0)).map_err(|e| format!("cannot listen on 127.0.0.1: {e}"));
     // All are held before the first is given back, so that they differ.
     let listeners = [bind()?, bind()?, bind()?];
@@ -320,7 +325,7 @@ fn free_ports() -> Result<[u16; 3], String> {
 }
 
 /// The body of what a server on this machine answers to a GET.
-pub(crate) fn get(address: SocketAddr, path: &str) -> Result<String, std::io::Error> {
+pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -345,19 +350,10 @@ mod tests {
             assert_eq!(kind.name().parse(), Ok(kind));
         }
         let told = "storm".parse::<Kind>().unwrap_err();
-        assert_eq!(told, "there is no engine `storm`, only python, prism, flink-local, flink-cluster, spark");
-    }
-
-    #[test]
-    fn settings_are_read() {
-        let settings =
-            Settings::of(&["--beside", "a b", "--flink", "x.y=1=2", "--beside", "c", "--flink", "x.y=3"])
-                .unwrap();
-        assert_eq!(settings.beside, ["a b", "c"]);
-        assert_eq!(settings.flink, BTreeMap::from([("x.y".to_owned(), "3".to_owned())]));
-        for wrong in [&["--beside"][..], &["--flink", "x"], &["--pool", "x"]] {
-            assert!(Settings::of(wrong).is_err(), "{wrong:?}");
-        }
+        assert_eq!(
+            told.to_string(),
+            "there is no engine `storm`, only python, prism, flink-local, flink-cluster, spark"
+        );
     }
 
     #[test]

@@ -1,48 +1,54 @@
 //! `engines/versions.toml`: which versions of the engines are installed and looked for.
 
-use std::path::{Path, PathBuf};
-
+use crate::error::Result;
 use toml_edit::{DocumentMut, Item, Table};
 
+/// As they were when this was built: an installed program has no clone.
+const TEXT: &str = include_str!("../../../engines/versions.toml");
+
+/// The poms that class paths are made from.
+const POMS: [(&str, &str); 2] = [
+    ("flink", include_str!("../../../engines/flink/pom.xml")),
+    ("spark", include_str!("../../../engines/spark/pom.xml")),
+];
+
+/// An engine's pom, where it has one.
+pub(crate) fn pom(engine: &str) -> Option<&'static str> {
+    POMS.iter().find(|(name, _)| *name == engine).map(|(_, text)| *text)
+}
+
 /// What `engines/versions.toml` says.
-pub(crate) struct Versions {
+pub struct Versions {
     document: DocumentMut,
 }
 
-/// Where the poms and the versions are, in the clone.
-pub(crate) fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../engines")
-}
-
 impl Versions {
-    pub(crate) fn read() -> Result<Versions, String> {
-        let path = folder().join("versions.toml");
-        let text =
-            std::fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-        Versions::parse(&text)
+    /// The versions that this was built with.
+    pub fn built_in() -> Result<Versions> {
+        Versions::parse(TEXT)
     }
 
-    fn parse(text: &str) -> Result<Versions, String> {
+    fn parse(text: &str) -> Result<Versions> {
         let document = text.parse().map_err(|e| format!("engines/versions.toml: {e}"))?;
         Ok(Versions { document })
     }
 
-    fn table(&self, engine: &str) -> Result<&Table, String> {
+    fn table(&self, engine: &str) -> Result<&Table> {
         let table = self.document.get(engine).and_then(Item::as_table);
-        table.ok_or_else(|| format!("engines/versions.toml has no table [{engine}]"))
+        Ok(table.ok_or_else(|| format!("engines/versions.toml has no table [{engine}]"))?)
     }
 
     /// One version.
-    pub(crate) fn of(&self, engine: &str, part: &str) -> Result<&str, String> {
+    pub fn of(&self, engine: &str, part: &str) -> Result<&str> {
         let version = self.table(engine)?.get(part).and_then(Item::as_str);
-        version.ok_or_else(|| format!("[{engine}] of engines/versions.toml lacks `{part}`"))
+        Ok(version.ok_or_else(|| format!("[{engine}] of engines/versions.toml lacks `{part}`"))?)
     }
 
     /// All versions of an engine, in the file's order.
-    pub(crate) fn all(&self, engine: &str) -> Result<Vec<(String, String)>, String> {
+    pub fn all(&self, engine: &str) -> Result<Vec<(String, String)>> {
         let pair = |(name, item): (&str, &Item)| match item.as_str() {
             Some(version) => Ok((name.to_owned(), version.to_owned())),
-            None => Err(format!("`{name}` in [{engine}] of engines/versions.toml is no string")),
+            None => Err(format!("`{name}` in [{engine}] of engines/versions.toml is no string").into()),
         };
         self.table(engine)?.iter().map(pair).collect()
     }
@@ -54,7 +60,7 @@ mod tests {
 
     #[test]
     fn the_file_names_every_engine() {
-        let versions = Versions::read().unwrap();
+        let versions = Versions::built_in().unwrap();
         for (engine, part) in [
             ("python", "apache-beam"),
             ("prism", "module"),
@@ -72,13 +78,16 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let versions = Versions::parse("[prism]\nbeam = 2\n").unwrap();
-        assert_eq!(versions.of("spark", "beam").unwrap_err(), "engines/versions.toml has no table [spark]");
         assert_eq!(
-            versions.of("prism", "beam").unwrap_err(),
+            versions.of("spark", "beam").unwrap_err().to_string(),
+            "engines/versions.toml has no table [spark]"
+        );
+        assert_eq!(
+            versions.of("prism", "beam").unwrap_err().to_string(),
             "[prism] of engines/versions.toml lacks `beam`"
         );
         assert_eq!(
-            versions.all("prism").unwrap_err(),
+            versions.all("prism").unwrap_err().to_string(),
             "`beam` in [prism] of engines/versions.toml is no string"
         );
         assert!(Versions::parse("[prism").is_err());

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::Result;
+
 /// A process group. Its leader is a small shell that passes on the signals it reads and, when the pipe to it breaks, ends the
 /// group by itself: so nothing is left behind by a `kill -9` of this process either, and there is no id of a group that
 /// might be someone else's by now.
-pub(crate) struct Group {
+pub struct Group {
     guard: Child,
     members: Vec<Member>,
     files: PathBuf,
@@ -36,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Group {
     /// A group without members yet; `files` are theirs, and go when they do.
-    pub(crate) fn new(files: &Path) -> Result<Group, String> {
+    pub fn new(files: &Path) -> Result<Group> {
         let guard = Command::new("sh")
             .args(["-c", GUARD, "engines-guard"])
             .arg(files)
@@ -50,7 +52,7 @@ impl Group {
     }
 
     /// Starts a member, which writes both its outputs to `log`.
-    pub(crate) fn spawn(&mut self, name: &str, mut command: Command, log: &Path) -> Result<(), String> {
+    pub fn spawn(&mut self, name: &str, mut command: Command, log: &Path) -> Result<()> {
         let create = |e| format!("cannot create {}: {e}", log.display());
         let output = File::create(log).map_err(create)?;
         let errors = output.try_clone().map_err(create)?;
@@ -59,7 +61,7 @@ impl Group {
     }
 
     /// Starts a member whose outputs the command itself says.
-    pub(crate) fn join(&mut self, name: &str, mut command: Command, log: &Path) -> Result<(), String> {
+    pub fn join(&mut self, name: &str, mut command: Command, log: &Path) -> Result<()> {
         let group = i32::try_from(self.guard.id()).map_err(|e| e.to_string())?;
         let program = command.get_program().to_string_lossy().into_owned();
         let child = command
@@ -72,7 +74,7 @@ impl Group {
     }
 
     /// The members that have ended: their names, how, and their logs.
-    pub(crate) fn ended(&mut self) -> impl Iterator<Item = (&str, ExitStatus, &Path)> {
+    pub fn ended(&mut self) -> impl Iterator<Item = (&str, ExitStatus, &Path)> {
         self.members.iter_mut().filter_map(|member| match member.child.try_wait() {
             Ok(Some(status)) => Some((member.name.as_str(), status, member.log.as_path())),
             _ => None,
@@ -80,7 +82,7 @@ impl Group {
     }
 
     /// Ends all of them: asks, waits, and then no longer asks.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         if std::mem::replace(&mut self.stopped, true) {
             return;
         }
@@ -174,7 +176,7 @@ mod tests {
         let (name, status, told) = group.ended().next().unwrap();
         assert_eq!((name, status.code(), told), ("short", Some(7), log.as_path()));
         assert_eq!(std::fs::read_to_string(&log).unwrap(), "why\n");
-        let missing = group.join("x", Command::new("no-such-program-here"), &log).unwrap_err();
+        let missing = group.join("x", Command::new("no-such-program-here"), &log).unwrap_err().to_string();
         assert!(missing.starts_with("cannot start no-such-program-here: "), "{missing}");
     }
 }

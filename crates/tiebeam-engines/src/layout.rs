@@ -3,20 +3,30 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::versions::Versions;
-use crate::fetch;
+use crate::error::Result;
+use crate::versions::Versions;
 
 /// `engines/` of the cache.
-pub(crate) struct Layout {
+pub struct Layout {
     root: PathBuf,
 }
 
 /// What says that an installation is whole.
 pub(crate) const STAMP: &str = ".installed";
 
+/// Where everything is kept that was fetched: the directory that `TIEBEAM_CACHE` names, else `~/.cache/tiebeam`.
+pub fn cache() -> Result<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/tiebeam"));
+    let cache = std::env::var_os("TIEBEAM_CACHE").map(PathBuf::from).or_else(home);
+    // Engines run in folders of their own, where a relative path would be another.
+    let cache = cache.map(|cache| std::path::absolute(&cache).unwrap_or(cache));
+    Ok(cache.ok_or_else(|| "set TIEBEAM_CACHE or HOME: there is no place for what is fetched".to_owned())?)
+}
+
 impl Layout {
-    pub(crate) fn of_cache() -> Result<Layout, String> {
-        Ok(Layout { root: fetch::cache()?.join("engines") })
+    /// The one below [`cache`].
+    pub fn of_cache() -> Result<Layout> {
+        Ok(Layout { root: cache()?.join("engines") })
     }
 
     #[cfg(test)]
@@ -25,18 +35,18 @@ impl Layout {
     }
 
     /// `engines/` itself.
-    pub(crate) fn root(&self) -> &Path {
+    pub fn root(&self) -> &Path {
         &self.root
     }
 
     /// The directory of an installed engine: its name and Beam's version.
-    pub(crate) fn place(&self, engine: &str, versions: &Versions) -> Result<PathBuf, String> {
+    pub fn place(&self, engine: &str, versions: &Versions) -> Result<PathBuf> {
         let beam = versions.of(engine, if engine == "python" { "apache-beam" } else { "beam" })?;
         Ok(self.root.join(format!("{engine}-{beam}")))
     }
 
     /// A new directory for the files and one for the logs of something that runs now.
-    pub(crate) fn scratch(&self, name: &str) -> Result<(PathBuf, PathBuf), String> {
+    pub fn scratch(&self, name: &str) -> Result<(PathBuf, PathBuf)> {
         let logs = self.logs(name)?;
         let run = self.root.join("run").join(logs.file_name().unwrap_or_default());
         create(&run)?;
@@ -44,7 +54,7 @@ impl Layout {
     }
 
     /// A new directory for the logs of something that runs now.
-    pub(crate) fn logs(&self, name: &str) -> Result<PathBuf, String> {
+    pub fn logs(&self, name: &str) -> Result<PathBuf> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let all = self.root.join("logs");
@@ -55,8 +65,9 @@ impl Layout {
     }
 }
 
-fn create(directory: &Path) -> Result<(), String> {
-    std::fs::create_dir_all(directory).map_err(|e| format!("cannot create {}: {e}", directory.display()))
+fn create(directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory).map_err(|e| format!("cannot create {}: {e}", directory.display()))?;
+    Ok(())
 }
 
 /// Keeps the newest logs. That an old one can't be deleted is no reason not to start an engine.
@@ -93,7 +104,7 @@ mod tests {
 
     #[test]
     fn installations_are_named_by_beams_version() {
-        let versions = Versions::read().unwrap();
+        let versions = Versions::built_in().unwrap();
         let layout = Layout::at(Path::new("/c"));
         let beam = versions.of("flink", "beam").unwrap();
         assert_eq!(layout.place("flink", &versions).unwrap(), Path::new(&format!("/c/flink-{beam}")));

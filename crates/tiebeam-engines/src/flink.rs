@@ -16,7 +16,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::engine::{Parts, get};
+use crate::Result;
+use crate::engine::{Parts, get};
 
 /// TaskManagers of the cluster.
 pub(crate) const TASK_MANAGERS: u64 = 2;
@@ -86,7 +87,7 @@ fn configuration(own: &[(&str, &str)], given: &Configuration) -> Configuration {
 }
 
 /// Writes a configuration where Flink looks for it; the folder.
-fn written(parts: &Parts, name: &str, configuration: &Configuration) -> Result<PathBuf, String> {
+fn written(parts: &Parts, name: &str, configuration: &Configuration) -> Result<PathBuf> {
     let folder = parts.run.join(name);
     let file = folder.join("flink-conf.yaml");
     let text: String = configuration.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
@@ -104,7 +105,7 @@ fn with_directories(parts: &Parts, mut configuration: Configuration) -> Configur
 const JOB_SERVER: &str = "org.apache.beam.runners.flink.FlinkJobServerDriver";
 
 /// A job server that runs its jobs itself.
-pub(crate) fn local(parts: &Parts, port: u16, given: &Configuration) -> Result<Command, String> {
+pub(crate) fn local(parts: &Parts, port: u16, given: &Configuration) -> Result<Command> {
     let configuration = with_directories(parts, configuration(LOCAL, given));
     let folder = written(parts, "conf", &configuration)?;
     let mut command = parts.java("lib", "-Xmx1536m");
@@ -114,11 +115,7 @@ pub(crate) fn local(parts: &Parts, port: u16, given: &Configuration) -> Result<C
 }
 
 /// The processes of a cluster, by name.
-pub(crate) fn cluster(
-    parts: &Parts,
-    ports: Ports,
-    given: &Configuration,
-) -> Result<Vec<(String, Command)>, String> {
+pub(crate) fn cluster(parts: &Parts, ports: Ports, given: &Configuration) -> Result<Vec<(String, Command)>> {
     let mut configuration = with_directories(parts, configuration(CLUSTER, given));
     configuration.insert("jobmanager.rpc.port".to_owned(), ports.control.to_string());
     configuration.insert("rest.port".to_owned(), ports.rest.to_string());
@@ -129,8 +126,7 @@ pub(crate) fn cluster(
     manager.arg(&folder);
     let mut processes = vec![("jobmanager".to_owned(), manager)];
 
-    let sum =
-        |sizes: &[&str]| sizes.iter().map(|name| mebibytes(&configuration, name)).sum::<Result<u64, _>>();
+    let sum = |sizes: &[&str]| sizes.iter().map(|name| mebibytes(&configuration, name)).sum::<Result<u64>>();
     let heap = sum(&["taskmanager.memory.framework.heap.size", "taskmanager.memory.task.heap.size"])?;
     let direct = sum(&[
         "taskmanager.memory.framework.off-heap.size",
@@ -154,7 +150,7 @@ pub(crate) fn cluster(
 }
 
 /// A size of the configuration, `640m` or `2g`.
-fn mebibytes(configuration: &Configuration, name: &str) -> Result<u64, String> {
+fn mebibytes(configuration: &Configuration, name: &str) -> Result<u64> {
     let text = configuration.get(name).map(String::as_str).unwrap_or_default();
     let number = |digits: &str, unit: u64| digits.parse::<u64>().ok()?.checked_mul(unit);
     let size = match (text.strip_suffix('m'), text.strip_suffix('g')) {
@@ -162,7 +158,7 @@ fn mebibytes(configuration: &Configuration, name: &str) -> Result<u64, String> {
         (_, Some(digits)) => number(digits, 1024),
         _ => None,
     };
-    size.ok_or_else(|| format!("{name} is `{text}`, wanted a size such as 640m or 2g"))
+    Ok(size.ok_or_else(|| format!("{name} is `{text}`, wanted a size such as 640m or 2g"))?)
 }
 
 /// How many TaskManagers the JobManager knows; none while it does not answer.
@@ -226,7 +222,10 @@ mod tests {
             given(&[("a", "640m"), ("b", "2g"), ("c", "2 GB"), ("d", "m"), ("e", "99999999999999999999g")]);
         assert_eq!(mebibytes(&sizes, "a"), Ok(640));
         assert_eq!(mebibytes(&sizes, "b"), Ok(2048));
-        assert_eq!(mebibytes(&sizes, "c").unwrap_err(), "c is `2 GB`, wanted a size such as 640m or 2g");
+        assert_eq!(
+            mebibytes(&sizes, "c").unwrap_err().to_string(),
+            "c is `2 GB`, wanted a size such as 640m or 2g"
+        );
         for wrong in ["d", "e", "absent"] {
             assert!(mebibytes(&sizes, wrong).is_err(), "{wrong}");
         }
