@@ -130,13 +130,18 @@ fn a_pipeline_with_composites_and_a_combine() {
             Second/Reshuffle/Spread: pardo (in0=p4) -> (main=p16)
             Second/Reshuffle/GroupByKey: group_by_key (main=p16) -> (main=p17)
             Second/Reshuffle/Gather: pardo (main=p17) -> (main=p5)
-        Flatten: flatten (in0=p2 in1=p5) -> (main=p6)
+        Flatten: composite (in0=p2 in1=p5) -> (main=p6)
+          Flatten/Pass0: pardo (main=p2) -> (main=p18)
+          Flatten/Pass1: pardo (main=p5) -> (main=p19)
+          Flatten/Flatten: flatten (in0=p18 in1=p19) -> (main=p6)
         WindowInto: window_into (in0=p6) -> (main=p7)
         Split: pardo (in0=p7) -> (main=p8)
         Pair: pardo (in0=p8) -> (main=p9)
         Sum: combine_per_key (in0=p9) -> (main=p10)
-          Sum/GroupByKey: group_by_key (in0=p9) -> (main=p18)
-          Sum/CombineGroupedValues: combine_grouped_values (main=p18) -> (main=p10)
+          Sum/Precombine: combine_per_key_precombine (in0=p9) -> (main=p20)
+          Sum/GroupByKey: group_by_key (main=p20) -> (main=p21)
+          Sum/Merge: combine_per_key_merge_accumulators (main=p21) -> (main=p22)
+          Sum/Extract: combine_per_key_extract_outputs (main=p22) -> (main=p10)
         Key: pardo (in0=p8) -> (main=p11)
         GroupByKey: group_by_key (in0=p11) -> (main=p12)
         Count: pardo (in0=p12) -> (main=p13)
@@ -161,7 +166,10 @@ fn payloads_find_their_steps_in_another_build_of_the_same_program() {
         let Some(spec) = &transform.spec else { continue };
         let function = match spec.urn.as_str() {
             urns::transform::PAR_DO => ParDoPayload::decode(spec.payload.as_ref()).unwrap().do_fn,
-            urns::transform::COMBINE_PER_KEY | urns::transform::COMBINE_GROUPED_VALUES => {
+            urns::transform::COMBINE_PER_KEY
+            | urns::transform::COMBINE_PRECOMBINE
+            | urns::transform::COMBINE_MERGE_ACCUMULATORS
+            | urns::transform::COMBINE_EXTRACT_OUTPUTS => {
                 CombinePayload::decode(spec.payload.as_ref()).unwrap().combine_fn
             }
             _ => continue,
@@ -169,7 +177,8 @@ fn payloads_find_their_steps_in_another_build_of_the_same_program() {
         let function = function.unwrap();
         found.insert(steps.find(&function.urn, &function.payload, id).unwrap().step.to_string());
     }
-    let wanted = "Count First/Elements First/Reshuffle Key Pair Second/Elements Second/Reshuffle Split Sum";
+    let wanted =
+        "Count First/Elements First/Reshuffle Flatten Key Pair Second/Elements Second/Reshuffle Split Sum";
     assert_eq!(found, wanted.split(' ').map(str::to_owned).collect());
 }
 
