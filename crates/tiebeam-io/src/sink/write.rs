@@ -177,18 +177,14 @@ impl Sink {
     }
 
     /// Ends a job that didn't commit. What can't be removed now is cleared away by the next run.
+    ///
+    /// Only a run's end calls this, never the end of a process: engines let a worker go while others still write.
     pub(crate) fn close(&self) {
         if let Some((id, lock)) = self.held().job.take()
             && self.place.abandon(&id).is_ok()
         {
             let _ = lock.remove();
         }
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        self.close();
     }
 }
 
