@@ -1,4 +1,5 @@
-"""Python Beam's RunInference over the numbers of a file, on any job service: what `--case million` is measured beside.
+"""Python Beam's RunInference over the numbers of a file, on any job service: to be measured beside the example
+`times_five` on the same engine.
 
     python engines/python/million.py --job_endpoint=127.0.0.1:PORT --input=FILE --output=PREFIX [--parallelism=4]
 
