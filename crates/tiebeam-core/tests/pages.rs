@@ -1,6 +1,6 @@
 //! Values that lie with a runner: read page by page, wherever the pages' ends are.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

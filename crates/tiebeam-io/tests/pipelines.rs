@@ -1,7 +1,7 @@
 //! Sources and sinks in whole pipelines, in all three modes: fused, paranoid (every bundle twice, cut anywhere), and through
 //! the Fn API worker.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! What only the worker mode finds or exercises: workers of other pipelines, side inputs over many pages and windows, output
 //! that is too much for one answer.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! What a worker tells beside a bundle's output: metrics by short ids, its own metrics, samples, errors; and where the output
 //! itself goes.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 mod runner;
 

@@ -1,6 +1,6 @@
 //! More than anyone wants in memory: the values of one key that lie with the runner, and bundles of large elements.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 mod runner;
 

@@ -1,6 +1,6 @@
 //! What travels in payloads: options that a worker must share with the job, and recipes for steps that it has not built.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)] // a test fails by panicking
 
 mod runner;
 

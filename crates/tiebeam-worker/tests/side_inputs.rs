@@ -1,6 +1,6 @@
 //! Side inputs: read when they are wanted and as far as they are wanted, kept as long as the runner says that they are the same.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 mod runner;
 

@@ -1,7 +1,7 @@
 //! Bundles under way: how far they are, and parts of them taken back. Whatever is split off at whatever moment, no element is
 //! lost and none comes twice.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 mod runner;
 

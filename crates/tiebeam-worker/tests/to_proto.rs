@@ -1,6 +1,6 @@
 //! A graph as Beam's Pipeline: every id resolves, composites hold what they should, payloads find their steps.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! A worker seen from the runner's side: descriptors and bytes in, bytes and metrics out.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)] // a test fails by panicking
 
 mod runner;
 
