@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tiebeam::launch::{Exit, Job, JobOptions, RunFlags, print_error};
-use tiebeam::{Error, ErrorKind};
+use tiebeam::{Error, ErrorKind, RunId};
 use tiebeam_yaml::{Loaded, Report, Variables, load};
 
 use crate::examples::Example;
@@ -171,7 +171,7 @@ pub fn validate(args: &ValidateArgs) -> Exit {
 fn check(opened: &Opened) -> Exit {
     let graph = &opened.loaded.graph;
     let checked = graph.run_checks();
-    graph.run_cleanups();
+    graph.run_cleanups(RunId::new());
     match checked {
         Ok(()) => {
             let steps = graph.scopes.iter().skip(1).filter(|scope| scope.parent == 0).count();

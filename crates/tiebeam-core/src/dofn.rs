@@ -9,6 +9,7 @@ use crate::batch::{BATCH_SIZE, Batch, BatchBuilder, Meta};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::metrics::{Counter, Distribution, Gauge, StepMetrics};
+use crate::run_id::RunId;
 use crate::side_input::{SideInputs, View};
 use crate::time::Timestamp;
 use crate::window::{Window, WindowInfo, Windows};
@@ -117,13 +118,19 @@ pub fn each_element<I, O>(
 /// What an instance may ask for at set-up.
 pub struct SetupContext {
     step: Arc<str>,
+    run: RunId,
     metrics: StepMetrics,
 }
 
 impl SetupContext {
-    /// For the step of that full path.
-    pub fn new(step: impl Into<Arc<str>>, metrics: StepMetrics) -> Self {
-        SetupContext { step: step.into(), metrics }
+    /// For the step of that full path, in that run.
+    pub fn new(step: impl Into<Arc<str>>, run: RunId, metrics: StepMetrics) -> Self {
+        SetupContext { step: step.into(), run, metrics }
+    }
+
+    /// The run of the pipeline: the same on every machine and in every attempt.
+    pub fn run(&self) -> RunId {
+        self.run
     }
 
     /// The step's full path.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tiebeam_core::coder::IterableState;
-use tiebeam_core::{CoderSpec, Error, Result, Timestamp, Window};
+use tiebeam_core::{CoderSpec, Error, Result, RunId, Timestamp, Window};
 
 /// Encoded values in chunks, none of them cut by a chunk's end, each in nested context.
 #[derive(Debug, Clone)]
@@ -57,6 +57,9 @@ pub trait Harness: Send + Sync {
         let _ = id;
         None
     }
+
+    /// The run that the stage works for.
+    fn run(&self) -> RunId;
 
     /// Whether the job was cancelled. Asked once a batch.
     fn is_cancelled(&self) -> bool {

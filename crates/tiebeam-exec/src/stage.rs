@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tiebeam_core::metrics::{MetricCells, MetricKey, MetricValue};
-use tiebeam_core::{Batch, Element, Error, ErrorKind, Receiver, Result, SetupContext, WindowingStrategy};
+use tiebeam_core::{
+    Batch, Element, Error, ErrorKind, Receiver, Result, RunId, SetupContext, WindowingStrategy,
+};
 
 use crate::edge::{AnyReceiver, EdgeType, Tap};
 use crate::harness::Harness;
@@ -251,6 +253,7 @@ pub struct Stage {
     roots: HashMap<EdgeId, AnyReceiver>,
     counts: Vec<(EdgeId, Arc<AtomicU64>)>,
     metrics: MetricCells,
+    run: RunId,
     /// How many nodes, from the front, had their set-up.
     set_up: usize,
 }
@@ -326,6 +329,7 @@ impl Stage {
             roots,
             counts,
             metrics: MetricCells::default(),
+            run: harness.run(),
             set_up: 0,
         })
     }
@@ -377,7 +381,7 @@ impl Stage {
         NESTED_NANOS.set(0);
         let bundle = AssertUnwindSafe(|| {
             while let Some((step, node, nanos)) = self.nodes.get(self.set_up) {
-                let cx = SetupContext::new(step.clone(), self.metrics.of_step(step));
+                let cx = SetupContext::new(step.clone(), self.run, self.metrics.of_step(step));
                 in_step(step, nanos, || lock(node).setup(&cx))?;
                 self.set_up += 1;
             }

@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tiebeam_core::{Error, ErrorKind, Result, WindowingStrategy};
+use tiebeam_core::{Error, ErrorKind, Result, RunId, WindowingStrategy};
 use tiebeam_exec::{EdgeId, EdgeSpec, EdgeType, GroupType, Operator};
 
 use crate::external::ExternalSpec;
@@ -138,7 +138,7 @@ pub struct Cleanup {
     /// The step that wants it.
     pub step: Arc<str>,
     /// Tidies up; does nothing when there is nothing left to do.
-    pub run: Arc<dyn Fn() + Send + Sync>,
+    pub run: Arc<dyn Fn(RunId) + Send + Sync>,
 }
 
 /// A whole pipeline with all types erased.
@@ -202,8 +202,8 @@ impl Graph {
     }
 
     /// Calls the cleanups: once a run, after its last bundle, whether it succeeded, failed or was cancelled.
-    pub fn run_cleanups(&self) {
-        self.cleanups.iter().for_each(|cleanup| (cleanup.run)());
+    pub fn run_cleanups(&self, run: RunId) {
+        self.cleanups.iter().for_each(|cleanup| (cleanup.run)(run.of_step(&cleanup.step)));
     }
 
     /// A hash of everything that two builds of a pipeline must agree on to run the same job: version, names, kinds, edges,

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tiebeam_core::coder::Coder;
-use tiebeam_core::{Element, Error, ErrorKind, Result, WindowingStrategy};
+use tiebeam_core::{Element, Error, ErrorKind, Result, RunId, WindowingStrategy};
 use tiebeam_exec::{EdgeId, EdgeSpec, TypedEdge};
 
 use crate::graph::{Arity, Check, Cleanup, Graph, GraphNode, NodeKind, NodeOutput, PipelineErrors, Scope};
@@ -189,8 +189,10 @@ impl Pipeline {
     }
 
     /// Adds something to be called when a run has ended, however it ended: what removes the temporary files of a failed
-    /// job, say. It must bear being called when there is nothing to do.
-    pub fn add_cleanup(&self, run: impl Fn() + Send + Sync + 'static) {
+    /// job, say. It is called in the process that submitted the job, with the run's id for this step, see
+    /// [`RunId::of_step`] (the step is the one that is being expanded), and must bear being called when there is nothing
+    /// to do.
+    pub fn add_cleanup(&self, run: impl Fn(RunId) + Send + Sync + 'static) {
         let step = self.current_step();
         self.0.borrow_mut().cleanups.push(Cleanup { step, run: Arc::new(run) });
     }

@@ -131,7 +131,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
         files.into_iter().for_each(|file| pipeline.add_file(file));
         let (loads, releases) = (step.clone(), step.clone());
         pipeline.add_check(move || loads.preflight());
-        pipeline.add_cleanup(move || releases.release());
+        pipeline.add_cleanup(move |_| releases.release());
         step
     }
 }

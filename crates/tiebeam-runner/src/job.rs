@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tiebeam_core::{Batch, Error, ErrorKind, Result, WindowInfo};
+use tiebeam_core::{Batch, Error, ErrorKind, Result, RunId, WindowInfo};
 use tiebeam_exec::{AnyBatch, AnyReceiver, EdgeId, Harness, panics};
 use tiebeam_graph::Graph;
 use tiebeam_plan::{Destination, Plan, PlanOptions, PlanStage, Root, StoreId, plan};
@@ -94,16 +94,17 @@ impl EmbeddedRunner {
     /// # Errors
     /// As [`run`](EmbeddedRunner::run).
     pub fn run_with_progress(&self, graph: &Arc<Graph>, progress: &Progress) -> Result<JobReport> {
-        let result = self.run_stages(graph, progress);
-        graph.run_cleanups();
+        let run = RunId::new();
+        let result = self.run_stages(graph, progress, run);
+        graph.run_cleanups(run);
         result
     }
 
-    fn run_stages(&self, graph: &Arc<Graph>, progress: &Progress) -> Result<JobReport> {
+    fn run_stages(&self, graph: &Arc<Graph>, progress: &Progress, run: RunId) -> Result<JobReport> {
         let plan = plan(graph, self.options.plan)?;
         graph.run_checks()?;
         let failed = Arc::new(AtomicBool::new(false));
-        let harness = Arc::new(JobHarness::new(self.options.cancel.clone(), failed.clone()));
+        let harness = Arc::new(JobHarness::new(self.options.cancel.clone(), failed.clone(), run));
         let mut job = Job {
             options: &self.options,
             plan: &plan,

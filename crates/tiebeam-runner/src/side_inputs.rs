@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use tiebeam_core::{Error, Meta, Result, Timestamp, Window};
+use tiebeam_core::{Error, Meta, Result, RunId, Timestamp, Window};
 use tiebeam_exec::{
     AnyBatch, EdgeSpec, EncodedValues, Harness, KeyedBatch, KeyedSink, SideInputSpec, SideValues,
 };
@@ -84,11 +84,12 @@ pub(crate) struct JobHarness {
     ready: Mutex<HashMap<Arc<str>, Arc<Ready>>>,
     cancel: CancelToken,
     failed: Arc<std::sync::atomic::AtomicBool>,
+    run: RunId,
 }
 
 impl JobHarness {
-    pub(crate) fn new(cancel: CancelToken, failed: Arc<std::sync::atomic::AtomicBool>) -> Self {
-        JobHarness { ready: Mutex::default(), cancel, failed }
+    pub(crate) fn new(cancel: CancelToken, failed: Arc<std::sync::atomic::AtomicBool>, run: RunId) -> Self {
+        JobHarness { ready: Mutex::default(), cancel, failed, run }
     }
 
     /// Makes a side input readable.
@@ -119,6 +120,10 @@ impl Harness for JobHarness {
         };
         let none = || EncodedValues { chunks: Arc::from([]), count: 0 };
         Ok(SideValues::Held(values.unwrap_or_else(none)))
+    }
+
+    fn run(&self) -> RunId {
+        self.run
     }
 
     fn is_cancelled(&self) -> bool {

@@ -5,12 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use tiebeam_core::coder::WindowCoder;
 use tiebeam_core::metrics::{MetricKey, MetricValue};
-use tiebeam_core::{Error, ErrorKind, Reader, Result};
+use tiebeam_core::{Error, ErrorKind, Reader, Result, RunId};
 use tiebeam_exec::edge::EncodedReceiver;
 use tiebeam_exec::{
     AnyReceiver, EdgeId, EncodedSink, EncodedValues, Harness, SideInputSpec, SideValues, StepStats,
@@ -37,7 +37,10 @@ const PIECE: usize = 2_000;
 pub struct WorkerExecutor {
     /// The runner's view of the pipeline, which descriptors are made of.
     steps: Steps,
-    worker: Arc<Worker>,
+    /// The worker's own build of the pipeline.
+    again: Arc<Graph>,
+    /// Made for the first stage, which tells the run.
+    worker: OnceLock<Arc<Worker>>,
     descriptors: Arc<Mutex<HashMap<String, ProcessBundleDescriptor>>>,
     bundles: Arc<AtomicUsize>,
 }
@@ -46,13 +49,19 @@ impl WorkerExecutor {
     /// For a runner of `graph`, with a worker of `again`: the same pipeline built a second time, as a worker elsewhere
     /// builds it.
     pub fn new(graph: Arc<Graph>, again: Arc<Graph>) -> Self {
-        let options = WorkerOptions { embed_output: true, piece: PIECE, ..WorkerOptions::default() };
         WorkerExecutor {
             steps: Steps::new(graph),
-            worker: Arc::new(Worker::new(again, options)),
+            again,
+            worker: OnceLock::new(),
             descriptors: Arc::default(),
             bundles: Arc::default(),
         }
+    }
+
+    fn worker(&self, run: RunId) -> Arc<Worker> {
+        let options = WorkerOptions { embed_output: true, piece: PIECE, ..WorkerOptions::default() };
+        let make = || Arc::new(Worker::of(Steps::new(self.again.clone()).of_run(run), None, options));
+        self.worker.get_or_init(make).clone()
     }
 }
 
@@ -100,7 +109,7 @@ impl StageExecutor for WorkerExecutor {
             sent: sent.clone(),
         };
         Ok(Box::new(WorkerStage {
-            worker: self.worker.clone(),
+            worker: self.worker(harness.run()),
             api: Arc::new(api),
             descriptor: id,
             source: source_id(root),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tiebeam_core::coder::IterableState;
-use tiebeam_core::{Error, ErrorKind, Result};
+use tiebeam_core::{Error, ErrorKind, Result, RunId};
 use tiebeam_exec::edge::EncodedReceiver;
 use tiebeam_exec::{Harness, Stage, Tap};
 use tiebeam_model::fn_api::Elements;
@@ -49,8 +49,9 @@ impl Instance {
         lowered: &Arc<Lowered>,
         options: &WorkerOptions,
         sampler: Option<&Sampler>,
+        run: RunId,
     ) -> Result<Instance> {
-        let harness = Arc::new(WorkerHarness::new(lowered.sides.clone()));
+        let harness = Arc::new(WorkerHarness::new(lowered.sides.clone(), run));
         let outbox = Outbox::new(&lowered.sinks, options.embed_output, options.piece);
         let outbox = Arc::new(Mutex::new(outbox));
         let mut sinks = Vec::with_capacity(lowered.sinks.len());

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tiebeam_core::coder::{IterableState, WindowCoder};
-use tiebeam_core::{CoderSpec, Error, ErrorKind, Result, Timestamp, Window};
+use tiebeam_core::{CoderSpec, Error, ErrorKind, Result, RunId, Timestamp, Window};
 use tiebeam_exec::{Access, Harness, SideValues, WireCoders};
 use tiebeam_model::Message;
 use tiebeam_model::fn_api::{
@@ -35,6 +35,7 @@ pub(crate) struct SidePort {
 /// The services for one stage instance; it serves one bundle after another.
 pub(crate) struct WorkerHarness {
     sides: HashMap<Arc<str>, SidePort>,
+    run: RunId,
     bundle: Mutex<Option<BundleChannel>>,
 }
 
@@ -137,8 +138,8 @@ impl IterableState for SidePages {
 }
 
 impl WorkerHarness {
-    pub(crate) fn new(sides: HashMap<Arc<str>, SidePort>) -> Self {
-        WorkerHarness { sides, bundle: Mutex::new(None) }
+    pub(crate) fn new(sides: HashMap<Arc<str>, SidePort>, run: RunId) -> Self {
+        WorkerHarness { sides, run, bundle: Mutex::new(None) }
     }
 
     /// Serves that bundle from now on.
@@ -195,6 +196,10 @@ impl Harness for WorkerHarness {
         let scope = channel.scope(&side.transform, &side.local);
         let state = Arc::new(SidePages { channel, key, encoded, scope });
         Ok(SideValues::Paged { token: Bytes::new(), state })
+    }
+
+    fn run(&self) -> RunId {
+        self.run
     }
 
     fn wire_coders(&self, id: &str) -> Option<WireCoders> {

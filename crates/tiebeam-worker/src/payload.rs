@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use tiebeam_core::{Error, ErrorKind, Result};
+use tiebeam_core::{Error, ErrorKind, Result, RunId};
 use tiebeam_graph::{Graph, GraphNode};
 use tiebeam_model::Message;
 use tiebeam_model::tiebeam::StepPayload;
@@ -23,6 +23,7 @@ pub struct Steps {
     options: BTreeMap<String, String>,
     recipe: Option<Recipe>,
     fingerprint: u64,
+    run: RunId,
 }
 
 impl Steps {
@@ -40,7 +41,7 @@ impl Steps {
         let by_name = graph.nodes.iter().enumerate().map(|(i, node)| (node.step.clone(), i)).collect();
         let options = options::shown(&options);
         let fingerprint = options::fingerprint(graph.fingerprint(), &options);
-        Steps { graph, by_name, options, recipe: None, fingerprint }
+        Steps { graph, by_name, options, recipe: None, fingerprint, run: RunId::new() }
     }
 
     /// Puts how the graph was made into every payload, so that workers that know the recipe need no graph of their own.
@@ -48,6 +49,18 @@ impl Steps {
     pub fn with_recipe(mut self, recipe: Recipe) -> Self {
         self.recipe = Some(recipe);
         self
+    }
+
+    /// Says which run the steps are of; a new one unless told.
+    #[must_use]
+    pub fn of_run(mut self, run: RunId) -> Self {
+        self.run = run;
+        self
+    }
+
+    /// Which run the steps are of.
+    pub fn run(&self) -> RunId {
+        self.run
     }
 
     /// Of the graph and its options.

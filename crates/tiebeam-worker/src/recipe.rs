@@ -115,7 +115,8 @@ impl Library {
             .with_help("start the worker by the program whose expansion service gave the transform")
         })?;
         // Not under the lock: a graph may take its time, and other recipes need not wait.
-        let steps = Arc::new(Steps::new(recipes.graph(recipe)?).with_recipe(recipe.clone()));
+        let steps =
+            Arc::new(Steps::new(recipes.graph(recipe)?).with_recipe(recipe.clone()).of_run(self.own.run()));
         Ok(lock().entry(bytes).or_insert(steps).clone())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tiebeam_core::{Result, Timestamp, Window};
+use tiebeam_core::{Result, RunId, Timestamp, Window};
 use tiebeam_exec::harness::{Timer, UserState};
 use tiebeam_exec::stage::{Build, Built};
 use tiebeam_exec::{Harness, Operator, SideInputSpec, SideValues, WireCoders};
@@ -52,6 +52,10 @@ impl Harness for ScopedHarness {
 
     fn wire_coders(&self, id: &str) -> Option<WireCoders> {
         self.harness.wire_coders(&scoped_name(&self.transform, id))
+    }
+
+    fn run(&self) -> RunId {
+        self.harness.run()
     }
 
     fn is_cancelled(&self) -> bool {

@@ -204,7 +204,10 @@ impl Worker {
         let idle = lock(&stage.idle).pop();
         let mut instance = match idle {
             Some(instance) => instance,
-            None => Instance::new(&stage.lowered, &self.options, self.sampler.as_ref())?,
+            None => {
+                let run = self.steps().run();
+                Instance::new(&stage.lowered, &self.options, self.sampler.as_ref(), run)?
+            }
         };
         let running = instance.begin();
         let entry = self.bundles.enter(id, &running);

@@ -51,7 +51,7 @@ pub use {
 
 #[cfg(feature = "launch")]
 pub use launch::{Options, main};
-pub use tiebeam_core::{Element, Error, ErrorKind, Result};
+pub use tiebeam_core::{Element, Error, ErrorKind, Result, RunId};
 pub use tiebeam_graph::{PCollection, PTransform, Pipeline};
 
 /// What almost every pipeline uses.

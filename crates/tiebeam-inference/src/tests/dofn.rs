@@ -8,7 +8,7 @@ use std::time::Duration;
 use tiebeam_core::metrics::MetricValue;
 use tiebeam_core::row::Value;
 use tiebeam_core::window::WindowFn;
-use tiebeam_core::{Batch, Meta, SlidingWindows, Timestamp, WindowInfo, Windows};
+use tiebeam_core::{Batch, Meta, RunId, SlidingWindows, Timestamp, WindowInfo, Windows};
 use tiebeam_graph::{Create, Pipeline};
 
 use super::{Bench, Counting, Fake, FakeClock, global, plus_one, run};
@@ -322,7 +322,7 @@ fn the_model_is_loaded_by_the_check_kept_and_released_by_the_cleanup() {
     graph.run_checks().unwrap();
     graph.run_checks().unwrap();
     assert_eq!(loads.load(Ordering::SeqCst), 1);
-    graph.run_cleanups();
+    graph.run_cleanups(RunId::new());
     graph.run_checks().unwrap();
     assert_eq!(loads.load(Ordering::SeqCst), 2);
 }

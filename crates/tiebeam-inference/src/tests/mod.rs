@@ -14,7 +14,7 @@ use tiebeam_core::error::{Error, Result};
 use tiebeam_core::metrics::{MetricCells, MetricValue};
 use tiebeam_core::side_input::NoSideInputs;
 use tiebeam_core::{
-    Batch, BundleContext, DoFn, Element, Output, OutputTag, Receiver, SetupContext, WindowInfo,
+    Batch, BundleContext, DoFn, Element, Output, OutputTag, Receiver, RunId, SetupContext, WindowInfo,
 };
 use tiebeam_graph::Pipeline;
 
@@ -105,7 +105,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> Bench<H,
 impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> Instance<H, B, A> {
     fn setup(&mut self) -> Result<()> {
         let step = "Outer/RunInference/BeamML_RunInference";
-        self.dofn.setup(&SetupContext::new(step, self.cells.of_step(step)))
+        self.dofn.setup(&SetupContext::new(step, RunId::new(), self.cells.of_step(step)))
     }
 
     fn bundle(&mut self, batches: impl IntoIterator<Item = Batch<B::In>>) -> Result<()> {

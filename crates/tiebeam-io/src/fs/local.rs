@@ -87,7 +87,7 @@ impl FileSystem for Local {
         File::open(or_here(dir))?.sync_all()
     }
 
-    fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn Lock>>> {
+    fn try_lock(&self, path: &str, owner: &str) -> io::Result<Option<Box<dyn Lock>>> {
         loop {
             let file = File::options().create(true).truncate(false).write(true).open(path)?;
             match file.try_lock() {
@@ -98,6 +98,8 @@ impl FileSystem for Local {
             // The holder before us may have removed the file between our open and our lock: then the lock is of a
             // file that nobody else will find.
             if same_file(&file, path)? {
+                file.set_len(0)?;
+                (&file).write_all(owner.as_bytes())?;
                 return Ok(Some(Box::new(LocalLock { file, path: path.to_owned() })));
             }
         }
@@ -335,15 +337,15 @@ mod tests {
     fn a_lock_has_one_holder_and_leaves_nothing() {
         let (_dir, root) = tree(&[]);
         let path = format!("{root}/.tiebeam-x.lock");
-        let held = Local.try_lock(&path).unwrap().unwrap();
-        assert!(Local.try_lock(&path).unwrap().is_none());
+        let held = Local.try_lock(&path, "me").unwrap().unwrap();
+        assert!(Local.try_lock(&path, "me").unwrap().is_none());
         drop(held);
-        let held = Local.try_lock(&path).unwrap().expect("dropped, as in a killed process");
+        let held = Local.try_lock(&path, "me").unwrap().expect("dropped, as in a killed process");
         held.remove().unwrap();
         assert!(!fs::exists(&path).unwrap());
-        let held = Local.try_lock(&path).unwrap().unwrap();
+        let held = Local.try_lock(&path, "me").unwrap().unwrap();
         fs::remove_file(&path).unwrap();
-        let other = Local.try_lock(&path).unwrap().expect("a new file is a new lock");
+        let other = Local.try_lock(&path, "me").unwrap().expect("a new file is a new lock");
         held.remove().unwrap();
         assert!(fs::exists(&path).unwrap(), "the old holder does not remove the new one's file");
         other.remove().unwrap();

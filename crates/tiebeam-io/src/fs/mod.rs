@@ -111,11 +111,11 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// What the file system says.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
 
-    /// Claims a path for one holder, among all processes; none while another holds it.
+    /// Claims a path for one holder, among all processes; none while another holds it. The holder's file says `owner`.
     ///
     /// # Errors
     /// When the lock's file can't be made.
-    fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn Lock>>>;
+    fn try_lock(&self, path: &str, owner: &str) -> io::Result<Option<Box<dyn Lock>>>;
 
     /// Whether a file could be made in `dir`, which need not exist yet. Leaves nothing behind.
     ///

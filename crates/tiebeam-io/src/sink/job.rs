@@ -2,21 +2,22 @@
 //! killed run left.
 //!
 //! On disk, beside the output `out`:
-//! - `.tiebeam-out.lock`: held while a job writes this output. The operating system gives it up with the process.
+//! - `.tiebeam-out.lock`: held while a job writes this output, with the job's id in it. The operating system gives it up with
+//!   the process. Other processes of the same run, and later attempts, go on without it: they find their own id.
 //! - `.tiebeam-out-<id>/`: the temporary files of one job, and `commit`, its manifest, once all of them are complete.
 //!
 //! A directory without a manifest means nothing was promised: it is cleared away. One with a manifest means that the
 //! new output is whole and only its names are missing: it is finished, as often as need be.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tiebeam_core::{Error, ErrorKind, Result};
+use tiebeam_core::{Error, ErrorKind, Result, RunId};
 
 use super::Target;
 use crate::compression::{Counted, Encoder};
-use crate::fs::{FileSystem, Lock, OWN_PREFIX, failed_writing, join};
+use crate::fs::{FileSystem, Lock, OWN_PREFIX, WriteFile, failed_writing, join};
 
 const MANIFEST: &str = "commit";
 const MANIFEST_DRAFT: &str = "commit.draft";
@@ -95,61 +96,112 @@ impl Place {
         // Only look at a lock that is there: making one here would leave a file.
         let lock = self.lock_path();
         if self.fs.size(&lock).map_err(|e| failed_writing("look at", &lock, e))?.is_some() {
-            self.claim()?;
+            self.claim(None)?;
         }
         Ok(())
     }
 
-    /// Claims the output and makes the directory for the temporary files; first finishes or clears away what killed
-    /// runs left. Gives the job's id.
+    /// Claims the output for a job and makes the directory for its temporary files; first finishes or clears away what
+    /// killed runs left. Gives no lock when another process of the same job has it. Doing it again keeps what the job has
+    /// written so far.
     ///
     /// # Errors
     /// `Output` when another job has the output, or it can't be written.
-    pub fn begin(&self) -> Result<(String, Box<dyn Lock>)> {
+    pub fn begin(&self, id: RunId) -> Result<Option<Box<dyn Lock>>> {
         let dir = &self.target.dir;
         self.fs.create_dir(dir).map_err(|e| failed_writing("create directory", dir, e))?;
-        let lock = self.claim()?;
-        // Whatever is there is dead: its job would hold the lock.
-        let left = self.fs.names(dir).map_err(|e| failed_writing("look into", dir, e))?;
-        for id in left.iter().filter_map(|name| self.job_of(name)) {
-            match self.manifest(id)? {
-                Some(manifest) => self.finish(id, &manifest)?,
-                None => self.clear(id)?,
+        let lock = self.claim(Some(id))?;
+        if lock.is_some() {
+            // Whatever is there is dead: its job would hold the lock.
+            let left = self.fs.names(dir).map_err(|e| failed_writing("look into", dir, e))?;
+            for job in left.iter().filter_map(|name| self.job_of(name)) {
+                match self.manifest(job)? {
+                    Some(manifest) => self.finish(job, &manifest)?,
+                    None if job == id => {}
+                    None => self.clear(job)?,
+                }
             }
         }
-        let id = new_id();
-        let job_dir = self.job_dir(&id);
-        self.fs.create_dir(&job_dir).map_err(|e| failed_writing("create directory", &job_dir, e))?;
-        Ok((id, lock))
+        self.create_job_dir(id)?;
+        Ok(lock)
     }
 
-    fn claim(&self) -> Result<Box<dyn Lock>> {
+    fn create_job_dir(&self, id: RunId) -> Result<()> {
+        let job_dir = self.job_dir(id);
+        self.fs.create_dir(&job_dir).map_err(|e| failed_writing("create directory", &job_dir, e))
+    }
+
+    /// The lock; none when another process has it for the same job.
+    fn claim(&self, id: Option<RunId>) -> Result<Option<Box<dyn Lock>>> {
         let path = self.lock_path();
-        self.fs.try_lock(&path).map_err(|e| failed_writing("lock", &path, e))?.ok_or_else(|| {
-            Error::new(
-                ErrorKind::Output,
-                "TB0441",
-                format!("output `{}` is being written by another job", self.target.path()),
-            )
-            .with_help("wait for that job, or write to another path")
-        })
+        let owner = id.map(|id| id.to_string()).unwrap_or_default();
+        if let Some(lock) = self.fs.try_lock(&path, &owner).map_err(|e| failed_writing("lock", &path, e))? {
+            return Ok(Some(lock));
+        }
+        if id.is_some() && self.owner()? == id {
+            return Ok(None);
+        }
+        Err(Error::new(
+            ErrorKind::Output,
+            "TB0441",
+            format!("output `{}` is being written by another job", self.target.path()),
+        )
+        .with_help("wait for that job, or write to another path"))
+    }
+
+    /// The job whose id is in the lock's file.
+    fn owner(&self) -> Result<Option<RunId>> {
+        let path = self.lock_path();
+        let read = |e| failed_writing("read", &path, e);
+        if self.fs.size(&path).map_err(read)?.is_none() {
+            return Ok(None);
+        }
+        let mut text = String::new();
+        let file = self.fs.open(&path, 0).map_err(read)?;
+        file.take(64).read_to_string(&mut text).map_err(read)?;
+        Ok(RunId::parse(&text))
+    }
+
+    /// Removes the lock of a job whose output is complete or given up, where another process of the job has it.
+    ///
+    /// # Errors
+    /// What the file system says; the lock does no harm once its process is gone.
+    pub fn release(&self, id: RunId) -> io::Result<()> {
+        if self.owner().is_ok_and(|owner| owner == Some(id)) {
+            self.fs.delete(&self.lock_path())?;
+        }
+        Ok(())
+    }
+
+    /// Makes a temporary file of a job, and its directory if an earlier attempt at the job has committed and removed it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn create(&self, id: RunId, path: &str) -> Result<Box<dyn WriteFile>> {
+        let failed = |e| failed_writing("write", path, e);
+        match self.fs.create(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.create_job_dir(id)?;
+                self.fs.create(path).map_err(failed)
+            }
+            created => created.map_err(failed),
+        }
     }
 
     /// Whether a job that was begun can go on writing: it didn't start to commit. Makes its directory anew if it is gone.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn is_open(&self, id: &str) -> Result<bool> {
+    pub fn is_open(&self, id: RunId) -> Result<bool> {
         if self.manifest(id)?.is_some() {
             return Ok(false);
         }
-        let job_dir = self.job_dir(id);
-        self.fs.create_dir(&job_dir).map_err(|e| failed_writing("create directory", &job_dir, e))?;
+        self.create_job_dir(id)?;
         Ok(true)
     }
 
     /// Where a temporary file of a job is.
-    pub fn temp_path(&self, id: &str, name: &str) -> String {
+    pub fn temp_path(&self, id: RunId, name: &str) -> String {
         join(&self.job_dir(id), name)
     }
 
@@ -168,7 +220,7 @@ impl Place {
     /// # Errors
     /// What the file system says; the output is then as it was before, or the next commit of this job, or the next run,
     /// finishes it.
-    pub fn commit(&self, id: &str, pieces: &[Piece], header: &[u8]) -> Result<Committed> {
+    pub fn commit(&self, id: RunId, pieces: &[Piece], header: &[u8]) -> Result<Committed> {
         let records = pieces.iter().map(|piece| piece.records).sum();
         let manifest = match self.manifest(id)? {
             Some(manifest) => manifest,
@@ -192,7 +244,7 @@ impl Place {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn abandon(&self, id: &str) -> Result<()> {
+    pub fn abandon(&self, id: RunId) -> Result<()> {
         if self.manifest(id)?.is_none() { self.clear(id) } else { Ok(()) }
     }
 
@@ -222,9 +274,8 @@ impl Place {
     }
 
     /// The temporary file of each shard, in order; makes those that are put together and those that are empty.
-    fn shards(&self, id: &str, pieces: &[Piece], header: &[u8]) -> Result<Vec<(String, u64)>> {
-        let job_dir = self.job_dir(id);
-        self.fs.create_dir(&job_dir).map_err(|e| failed_writing("create directory", &job_dir, e))?;
+    fn shards(&self, id: RunId, pieces: &[Piece], header: &[u8]) -> Result<Vec<(String, u64)>> {
+        self.create_job_dir(id)?;
         let sorted = sorted(pieces);
         let Some(count) = self.target.num_shards else {
             if pieces.is_empty() {
@@ -260,7 +311,7 @@ impl Place {
     }
 
     /// One file of a header and some pieces. Compressed ones may be put in a row as they are: both formats allow it.
-    fn assemble(&self, id: &str, name: &str, pieces: &[&Piece], header: &[u8]) -> Result<(String, u64)> {
+    fn assemble(&self, id: RunId, name: &str, pieces: &[&Piece], header: &[u8]) -> Result<(String, u64)> {
         let path = self.temp_path(id, name);
         let failed = |e| failed_writing("write", &path, e);
         let mut whole = Counted::new(self.fs.create(&path).map_err(failed)?);
@@ -292,7 +343,7 @@ impl Place {
     }
 
     /// One file of several small pieces that each begin with the header: it is kept of the first alone.
-    fn join_small(&self, id: &str, name: &str, parts: &[&Piece], header: &[u8]) -> Result<(String, u64)> {
+    fn join_small(&self, id: RunId, name: &str, parts: &[&Piece], header: &[u8]) -> Result<(String, u64)> {
         let path = self.temp_path(id, name);
         let failed = |e| failed_writing("write", &path, e);
         let file = self.fs.create(&path).map_err(failed)?;
@@ -315,7 +366,7 @@ impl Place {
         Ok((name.to_owned(), bytes))
     }
 
-    fn write_manifest(&self, id: &str, shards: Vec<(String, u64)>) -> Result<Manifest> {
+    fn write_manifest(&self, id: RunId, shards: Vec<(String, u64)>) -> Result<Manifest> {
         let dir = &self.target.dir;
         let count = shards.len();
         let files: Vec<Naming> = shards
@@ -348,7 +399,7 @@ impl Place {
     }
 
     /// The manifest of a job that began to commit.
-    fn manifest(&self, id: &str) -> Result<Option<Manifest>> {
+    fn manifest(&self, id: RunId) -> Result<Option<Manifest>> {
         let path = self.temp_path(id, MANIFEST);
         let read = |e| failed_writing("read", &path, e);
         if self.fs.size(&path).map_err(read)?.is_none() {
@@ -383,7 +434,7 @@ impl Place {
     }
 
     /// Does what a manifest says, from wherever an earlier attempt stopped.
-    fn finish(&self, id: &str, manifest: &Manifest) -> Result<()> {
+    fn finish(&self, id: RunId, manifest: &Manifest) -> Result<()> {
         let dir = &self.target.dir;
         for file in &manifest.files {
             let from = self.temp_path(id, &file.temp);
@@ -406,7 +457,7 @@ impl Place {
     }
 
     /// Removes a job's directory, its manifest last: what is stopped in the middle is found again as it was.
-    fn clear(&self, id: &str) -> Result<()> {
+    fn clear(&self, id: RunId) -> Result<()> {
         let dir = self.job_dir(id);
         let failed = |e| failed_writing("remove", &dir, e);
         let mut names = self.fs.names(&dir).map_err(failed)?;
@@ -434,14 +485,13 @@ impl Place {
         join(&self.target.dir, &format!("{}.lock", self.own_name()))
     }
 
-    fn job_dir(&self, id: &str) -> String {
+    fn job_dir(&self, id: RunId) -> String {
         join(&self.target.dir, &format!("{}-{id}", self.own_name()))
     }
 
-    /// The id of the job whose directory has that name.
-    fn job_of<'a>(&self, name: &'a str) -> Option<&'a str> {
-        let id = name.strip_prefix(&self.own_name())?.strip_prefix('-')?;
-        (id.len() == ID_LENGTH && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
+    /// The job whose directory has that name.
+    fn job_of(&self, name: &str) -> Option<RunId> {
+        RunId::parse(name.strip_prefix(&self.own_name())?.strip_prefix('-')?)
     }
 }
 
@@ -469,16 +519,6 @@ fn joined(pieces: &[Piece], below: u64) -> Vec<Vec<&Piece>> {
     }
     files.extend(open.map(|(parts, _)| parts));
     files
-}
-
-const ID_LENGTH: usize = 16;
-
-/// An id that no other job has: the randomness is the one that seeds hash maps.
-pub(super) fn new_id() -> String {
-    use std::hash::{BuildHasher, Hasher};
-    let mut hasher = std::hash::RandomState::new().build_hasher();
-    hasher.write_u32(std::process::id());
-    format!("{:016x}", hasher.finish())
 }
 
 #[cfg(test)]

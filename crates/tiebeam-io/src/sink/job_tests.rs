@@ -118,8 +118,8 @@ impl FileSystem for FaultyFs {
         self.0.step(|| Local.size(dir).map(|_| ()))
     }
 
-    fn try_lock(&self, path: &str) -> io::Result<Option<Box<dyn Lock>>> {
-        let inner = self.0.step(|| Local.try_lock(path))?;
+    fn try_lock(&self, path: &str, owner: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        let inner = self.0.step(|| Local.try_lock(path, owner))?;
         Ok(inner.map(|inner| Box::new(FaultyLock { inner, fs: self.0.clone() }) as Box<dyn Lock>))
     }
 
@@ -146,7 +146,7 @@ fn target(dir: &tempfile::TempDir) -> Target {
     Target { join_below: 0, ..target }
 }
 
-fn write_piece(place: &Place, job: &str, shard: usize, name: &str, text: &str) -> Result<Piece> {
+fn write_piece(place: &Place, job: RunId, shard: usize, name: &str, text: &str) -> Result<Piece> {
     let path = place.temp_path(job, name);
     let failed = |e| failed_writing("write", &path, e);
     let mut encoder = Encoder::new(place.fs().create(&path).map_err(failed)?, place.target().compression)
@@ -161,15 +161,16 @@ fn write_piece(place: &Place, job: &str, shard: usize, name: &str, text: &str) -
 fn run(fs: Arc<dyn FileSystem>, target: &Target, texts: &[&str]) -> Result<Committed> {
     let sink = Sink::new(Place::new(fs.clone(), target.clone()));
     let place = Place::new(fs, target.clone());
-    let job = sink.begin().or_else(|_| sink.begin())?;
+    let job = RunId::new();
+    sink.begin(job).or_else(|_| sink.begin(job))?;
     let mut pieces = Vec::new();
     for (i, text) in texts.iter().enumerate() {
         let shard = i % target.num_shards.unwrap_or(1);
         let write =
-            |attempt: usize| write_piece(&place, &job, shard, &format!("shard-{i:03}-{attempt}"), text);
+            |attempt: usize| write_piece(&place, job, shard, &format!("shard-{i:03}-{attempt}"), text);
         pieces.push(write(1).or_else(|_| write(2))?);
     }
-    sink.commit(&job, &pieces, b"").or_else(|_| sink.commit(&job, &pieces, b""))
+    sink.commit(job, &pieces, b"").or_else(|_| sink.commit(job, &pieces, b""))
 }
 
 /// Without a fault.
@@ -236,8 +237,9 @@ fn check_faults(settings: impl Fn(&mut Target), old: &[&str], pieces: &[&str], n
 
             // A job that begins and fails.
             let next = Sink::new(Place::new(local(), target.clone()));
-            next.begin().unwrap();
-            next.close();
+            let failing = RunId::new();
+            next.begin(failing).unwrap();
+            next.close(failing);
             let (hidden, seen) = look(&target);
             assert_eq!(hidden, Vec::<String>::new(), "{case}");
             assert!(seen == before || seen == after, "{case}: mixed: {seen:?}");
@@ -305,9 +307,10 @@ fn two_jobs_at_once_are_refused() {
     let target = target(&dir);
     let first = Sink::new(Place::new(local(), target.clone()));
     let second = Sink::new(Place::new(local(), target.clone()));
-    let job = first.begin().unwrap();
-    assert_eq!(first.begin().unwrap(), job, "a bundle that is run again goes on with the same job");
-    for error in [second.begin().unwrap_err(), second.check_place().unwrap_err()] {
+    let (job, other) = (RunId::new(), RunId::new());
+    first.begin(job).unwrap();
+    first.begin(job).unwrap();
+    for error in [second.begin(other).unwrap_err(), second.check_place().unwrap_err()] {
         assert_eq!((error.kind(), error.code()), (ErrorKind::Output, "TB0441"));
         assert_eq!(
             error.message(),
@@ -318,13 +321,13 @@ fn two_jobs_at_once_are_refused() {
     let beside = Target { prefix: "part-two".into(), ..target.clone() };
     run(local(), &beside, &[B]).unwrap();
     let place = Place::new(local(), target.clone());
-    let piece = write_piece(&place, &job, 0, "shard", A).unwrap();
-    let committed = first.commit(&job, std::slice::from_ref(&piece), b"").unwrap();
+    let piece = write_piece(&place, job, 0, "shard", A).unwrap();
+    let committed = first.commit(job, std::slice::from_ref(&piece), b"").unwrap();
     assert_eq!(committed.files, [format!("{}/out/part-00000-of-00001", dir.path().display())]);
     assert_eq!(committed.records, 1);
-    assert_eq!(first.commit(&job, &[piece], b"").unwrap(), committed, "a commit that is run again");
-    second.begin().unwrap();
-    second.close();
+    assert_eq!(first.commit(job, &[piece], b"").unwrap(), committed, "a commit that is run again");
+    second.begin(other).unwrap();
+    second.close(other);
     let (hidden, visible) = look(&target);
     assert_eq!(hidden, Vec::<String>::new());
     assert_eq!(visible.into_keys().collect::<Vec<_>>(), ["part-00000-of-00001", "part-two-00000-of-00001"]);
@@ -335,14 +338,57 @@ fn a_commit_is_known_again_by_another_process() {
     let dir = tempfile::tempdir().unwrap();
     let target = target(&dir);
     let place = Place::new(local(), target.clone());
-    let (job, _lock) = place.begin().unwrap();
+    let job = RunId::new();
+    let _lock = place.begin(job).unwrap();
     let pieces =
-        [write_piece(&place, &job, 0, "s1", A).unwrap(), write_piece(&place, &job, 0, "s2", B).unwrap()];
-    let committed = place.commit(&job, &pieces, b"").unwrap();
-    assert_eq!(place.commit(&job, &pieces, b"").unwrap(), committed);
+        [write_piece(&place, job, 0, "s1", A).unwrap(), write_piece(&place, job, 0, "s2", B).unwrap()];
+    let committed = place.commit(job, &pieces, b"").unwrap();
+    assert_eq!(place.commit(job, &pieces, b"").unwrap(), committed);
     std::fs::write(dir.path().join("out/part-00001-of-00002"), "other").unwrap();
-    let error = place.commit(&job, &pieces, b"").unwrap_err();
+    let error = place.commit(job, &pieces, b"").unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::Output, "TB0443"));
+}
+
+#[test]
+fn an_attempt_in_another_process_goes_on_with_the_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = target(&dir);
+    let sink = || Sink::new(Place::new(local(), target.clone()));
+    let (job, place) = (RunId::new(), Place::new(local(), target.clone()));
+    // The engine lost a worker, and begins again on another one while the first still has the lock.
+    let (first, second, client) = (sink(), sink(), sink());
+    first.begin(job).unwrap();
+    let one = write_piece(&place, job, 0, "s1", A).unwrap();
+    second.begin(job).unwrap();
+    let two = write_piece(&place, job, 0, "s2", B).unwrap();
+    let committed = second.commit(job, &[one, two], b"").unwrap();
+    assert_eq!(committed.records, 2);
+    assert_eq!(
+        look(&target),
+        (vec![], output(&target, &[A, B])),
+        "not even the lock of the other process is left"
+    );
+
+    // And once more from the start, after it committed: written anew, to the same names.
+    first.begin(job).unwrap();
+    let path = place.temp_path(job, "s3");
+    let file = place.create(job, &path).unwrap();
+    let mut encoder = Encoder::new(file, Compression::None).unwrap();
+    encoder.write_all(C.as_bytes()).unwrap();
+    let bytes = encoder.finish().unwrap();
+    let piece = Piece { name: "s3".into(), shard: 0, records: 1, bytes, header: Vec::new() };
+    second.begin(job).unwrap();
+    second.commit(job, &[piece], b"").unwrap();
+    assert_eq!(look(&target), (vec![], output(&target, &[C])));
+
+    // A job that fails on an engine is cleared away by its client, which never began it.
+    let failing = RunId::new();
+    first.begin(failing).unwrap();
+    write_piece(&place, failing, 0, "s1", A).unwrap();
+    client.close(RunId::new());
+    assert_eq!(look(&target).0.len(), 2, "that was another job");
+    client.close(failing);
+    assert_eq!(look(&target), (vec![], output(&target, &[C])));
 }
 
 #[test]
@@ -351,13 +397,14 @@ fn a_lost_piece_is_noticed_before_anything_is_renamed() {
     let target = target(&dir);
     run(local(), &target, &["old\n"]).unwrap();
     let place = Place::new(local(), target.clone());
-    let (job, _lock) = place.begin().unwrap();
+    let job = RunId::new();
+    let _lock = place.begin(job).unwrap();
     let pieces =
-        [write_piece(&place, &job, 0, "s1", A).unwrap(), write_piece(&place, &job, 0, "s2", B).unwrap()];
-    std::fs::write(place.temp_path(&job, "s2"), "cut").unwrap();
-    assert_eq!(place.commit(&job, &pieces, b"").unwrap_err().code(), "TB0443");
+        [write_piece(&place, job, 0, "s1", A).unwrap(), write_piece(&place, job, 0, "s2", B).unwrap()];
+    std::fs::write(place.temp_path(job, "s2"), "cut").unwrap();
+    assert_eq!(place.commit(job, &pieces, b"").unwrap_err().code(), "TB0443");
     assert_eq!(look(&target).1, output(&target, &["old\n"]));
-    place.abandon(&job).unwrap();
+    place.abandon(job).unwrap();
 }
 
 #[test]
@@ -383,7 +430,7 @@ fn hostile_manifests_are_refused() {
         let left = format!("{}/out/.tiebeam-part-0123456789abcdef", dir.path().display());
         std::fs::create_dir_all(&left).unwrap();
         std::fs::write(format!("{left}/commit"), text).unwrap();
-        let Err(error) = place.begin() else { panic!("{text} was taken") };
+        let Err(error) = place.begin(RunId::new()) else { panic!("{text} was taken") };
         assert_eq!((error.kind(), error.code()), (ErrorKind::Output, "TB0442"));
         assert!(error.message().contains(why), "{error}");
         assert!(victim.exists());
@@ -403,5 +450,5 @@ fn an_output_that_cannot_be_written_is_told_beforehand() {
         error.message(),
         format!("cannot write to directory `{path}/file/out`: `{path}/file` is a file")
     );
-    assert_eq!(place.begin().err().map(|e| e.kind()), Some(ErrorKind::Output));
+    assert_eq!(place.begin(RunId::new()).err().map(|e| e.kind()), Some(ErrorKind::Output));
 }

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use tiebeam_core::metrics::Counter;
 use tiebeam_core::{
     Batch, BundleContext, Codec, Coder, CoderSpec, DoFn, Element, ElementContext, Error, Iterable, Nesting,
-    Output, Reader, Result, SetupContext, View, Window, WindowInfo, WindowingStrategy,
+    Output, Reader, Result, RunId, SetupContext, View, Window, WindowInfo, WindowingStrategy,
 };
 use tiebeam_graph::{Create, PCollection, PTransform, ParDo, impulse};
 
-use super::job::{Committed, Piece, Place, new_id};
+use super::job::{Committed, Piece, Place};
 use super::{RecordFormat, Target};
 use crate::compression::{Compression, Encoder};
 use crate::fs::{self, FileSystem, Lock, failed_writing};
@@ -96,9 +96,13 @@ impl<T: Element, F: RecordFormat<T>> PTransform<PCollection<T>> for WriteFiles<F
         let check = sink.clone();
         pipeline.add_check(move || check.place.check());
         let cleanup = sink.clone();
-        pipeline.add_cleanup(move || cleanup.close());
+        pipeline.add_cleanup(move |run| cleanup.close(run));
 
-        let job = impulse(&pipeline).step("Begin").apply(ParDo::new(BeginOutput { sink: sink.clone() }));
+        let job = impulse(&pipeline).step("Begin").apply(ParDo::new(BeginOutput {
+            sink: sink.clone(),
+            step: pipeline.current_step(),
+            job: None,
+        }));
         let side = job.as_singleton();
         let view = side.view();
         let (writer, format) = (sink.clone(), self.format.clone());
@@ -127,10 +131,10 @@ pub(crate) struct Sink {
 
 #[derive(Default)]
 struct Held {
-    /// The job that is writing, with its claim.
-    job: Option<(String, Box<dyn Lock>)>,
+    /// The job that is writing, with its claim: none where another process of the run has it.
+    job: Option<(RunId, Option<Box<dyn Lock>>)>,
     /// The last job that committed, for a commit that is run again.
-    last: Option<(String, Committed)>,
+    last: Option<(RunId, Committed)>,
 }
 
 impl Sink {
@@ -147,43 +151,45 @@ impl Sink {
         self.place.check()
     }
 
-    /// Begins a job, or goes on with the one that was begun here: the bundle may be run again.
-    pub(crate) fn begin(&self) -> Result<String> {
+    /// Begins a job, or goes on with it where it was begun before, here or in another process of the run: the bundle may
+    /// be run again.
+    pub(crate) fn begin(&self, id: RunId) -> Result<()> {
         let mut held = self.held();
-        if let Some((id, _)) = &held.job {
-            if self.place.is_open(id)? {
-                return Ok(id.clone());
-            }
-            // It stopped in the middle of its commit; a new beginning finishes it.
-            held.job = None;
+        if held.job.as_ref().is_some_and(|(job, _)| *job == id) && self.place.is_open(id)? {
+            return Ok(());
         }
-        let (id, lock) = self.place.begin()?;
-        held.job = Some((id.clone(), lock));
-        Ok(id)
+        // Given up first: what stopped in the middle of its commit is finished by a new beginning.
+        held.job = None;
+        held.last = None;
+        held.job = Some((id, self.place.begin(id)?));
+        Ok(())
     }
 
-    pub(crate) fn commit(&self, id: &str, pieces: &[Piece], header: &[u8]) -> Result<Committed> {
+    pub(crate) fn commit(&self, id: RunId, pieces: &[Piece], header: &[u8]) -> Result<Committed> {
         let mut held = self.held();
-        if let Some((_, committed)) = held.last.as_ref().filter(|(last, _)| last == id) {
+        if let Some((_, committed)) = held.last.as_ref().filter(|(last, _)| *last == id) {
             return Ok(committed.clone());
         }
         let committed = self.place.commit(id, pieces, header)?;
-        held.last = Some((id.to_owned(), committed.clone()));
-        if let Some((_, lock)) = held.job.take_if(|(job, _)| job == id) {
-            // The output is complete; a lock file that can't be removed does no harm to the next job.
-            let _ = lock.remove();
-        }
+        held.last = Some((id, committed.clone()));
+        let lock = held.job.take_if(|(job, _)| *job == id).and_then(|(_, lock)| lock);
+        // The output is complete; a lock file that can't be removed does no harm to the next job.
+        let _ = lock.map_or_else(|| self.place.release(id), |lock| lock.remove());
         Ok(committed)
     }
 
-    /// Ends a job that didn't commit. What can't be removed now is cleared away by the next run.
+    /// Ends a job, if it didn't commit. What can't be removed now is cleared away by the next run.
     ///
-    /// Only a run's end calls this, never the end of a process: engines let a worker go while others still write.
-    pub(crate) fn close(&self) {
-        if let Some((id, lock)) = self.held().job.take()
-            && self.place.abandon(&id).is_ok()
-        {
-            let _ = lock.remove();
+    /// Only a run's end calls this, never the end of a process: engines let a worker go while others still write. It may be
+    /// called where the job was not begun, by the client of the engine that ran it.
+    pub(crate) fn close(&self, id: RunId) {
+        let mut held = self.held();
+        if held.last.as_ref().is_some_and(|(last, _)| *last == id) {
+            return;
+        }
+        let lock = held.job.take_if(|(job, _)| *job == id).and_then(|(_, lock)| lock);
+        if self.place.abandon(id).is_ok() {
+            let _ = lock.map_or_else(|| self.place.release(id), |lock| lock.remove());
         }
     }
 }
@@ -191,14 +197,24 @@ impl Sink {
 #[derive(Clone)]
 struct BeginOutput {
     sink: Arc<Sink>,
+    /// The sink's own step, by which the job is named.
+    step: Arc<str>,
+    job: Option<RunId>,
 }
 
 impl DoFn for BeginOutput {
     type In = Bytes;
     type Out = String;
 
+    fn setup(&mut self, cx: &SetupContext) -> Result<()> {
+        self.job = Some(cx.run().of_step(&self.step));
+        Ok(())
+    }
+
     fn process(&mut self, _: Bytes, _: &ElementContext<'_>, out: &mut Output<String>) -> Result<()> {
-        out.emit(self.sink.begin()?);
+        let job = self.job.ok_or_else(|| Error::internal("an output was begun without a set-up"))?;
+        self.sink.begin(job)?;
+        out.emit(job.to_string());
         Ok(())
     }
 }
@@ -213,7 +229,7 @@ pub(crate) struct WriteShards<T, F: RecordFormat<T>> {
     format: F,
     view: View<String>,
     bundle: u64,
-    job: Option<String>,
+    job: Option<RunId>,
     /// By shard.
     open: Vec<Option<OpenPiece<F::File>>>,
     next: usize,
@@ -246,21 +262,21 @@ impl<T: Element, F: RecordFormat<T>> WriteShards<T, F> {
         }
     }
 
-    fn job(&mut self, cx: &BundleContext<'_>) -> Result<String> {
-        if let Some(job) = &self.job {
-            return Ok(job.clone());
+    fn job(&mut self, cx: &BundleContext<'_>) -> Result<RunId> {
+        if let Some(job) = self.job {
+            return Ok(job);
         }
         let job = cx.side_input_in(&self.view, &Window::Global)?;
-        Ok(self.job.insert((*job).clone()).clone())
+        Ok(*self.job.insert(job_of(&job)?))
     }
 
-    fn start(&self, job: &str, shard: usize, first: &T) -> Result<OpenPiece<F::File>> {
+    fn start(&self, job: RunId, shard: usize, first: &T) -> Result<OpenPiece<F::File>> {
         let place = &self.sink.place;
-        let name = format!("shard-{:012}-{}", self.bundle, new_id());
+        let name = format!("shard-{:012}-{}", self.bundle, RunId::new());
         let path = place.temp_path(job, &name);
         let failed = |e| failed_writing("write", &path, e);
         let header = self.format.header(Some(first))?.unwrap_or_default();
-        let file = place.fs().create(&path).map_err(failed)?;
+        let file = place.create(job, &path)?;
         let encoder = Encoder::new(file, place.target().compression).map_err(failed)?;
         // Shards that are put together from pieces are given their header then.
         let buffer = if place.target().num_shards.is_none() { header.clone() } else { Vec::new() };
@@ -275,7 +291,7 @@ impl<T: Element, F: RecordFormat<T>> WriteShards<T, F> {
         })
     }
 
-    fn add(&mut self, job: &str, record: &T) -> Result<()> {
+    fn add(&mut self, job: RunId, record: &T) -> Result<()> {
         let count = self.open.len();
         let shard = self.next;
         self.next = if shard + 1 == count { 0 } else { shard + 1 };
@@ -350,7 +366,7 @@ impl<T: Element, F: RecordFormat<T>> DoFn for WriteShards<T, F> {
 
     fn process(&mut self, element: T, cx: &ElementContext<'_>, _: &mut Output<Self::Out>) -> Result<()> {
         let job = self.job(cx.bundle())?;
-        self.add(&job, &element)
+        self.add(job, &element)
     }
 
     fn process_batch(
@@ -360,7 +376,7 @@ impl<T: Element, F: RecordFormat<T>> DoFn for WriteShards<T, F> {
         _: &mut Output<Self::Out>,
     ) -> Result<()> {
         let job = self.job(cx)?;
-        batch.values.iter().try_for_each(|record| self.add(&job, record))
+        batch.values.iter().try_for_each(|record| self.add(job, record))
     }
 
     fn finish_bundle(&mut self, _: &BundleContext<'_>, out: &mut Output<Self::Out>) -> Result<()> {
@@ -368,7 +384,7 @@ impl<T: Element, F: RecordFormat<T>> DoFn for WriteShards<T, F> {
         for open in std::mem::take(&mut self.open).into_iter().flatten() {
             let piece = open.finish()?;
             self.records.add(piece.records as i64);
-            out.emit_with((job.clone(), Some(piece)), &WindowInfo::GLOBAL);
+            out.emit_with((job.to_string(), Some(piece)), &WindowInfo::GLOBAL);
         }
         Ok(())
     }
@@ -376,6 +392,11 @@ impl<T: Element, F: RecordFormat<T>> DoFn for WriteShards<T, F> {
     fn teardown(&mut self) {
         self.open.clear();
     }
+}
+
+/// The job's id as it travels between the steps.
+fn job_of(text: &str) -> Result<RunId> {
+    RunId::parse(text).ok_or_else(|| Error::internal(format!("`{text}` is no id of an output's job")))
 }
 
 /// Gives the pieces of a job their final names.
@@ -414,7 +435,7 @@ impl<T: Element, F: RecordFormat<T>> DoFn for Commit<T, F> {
     ) -> Result<()> {
         let pieces: Vec<Piece> = pieces.iter().flatten().collect();
         let header = self.format.header(None)?.unwrap_or_default();
-        let committed = self.sink.commit(&job, &pieces, &header)?;
+        let committed = self.sink.commit(job_of(&job)?, &pieces, &header)?;
         if let Some((files, bytes)) = &self.counters {
             files.add(committed.files.len() as i64);
             bytes.add(pieces.iter().map(|piece| piece.bytes as i64).sum());

@@ -54,7 +54,7 @@ impl Receiver<(String, Option<Piece>)> for Gather {
 struct Setup {
     dir: tempfile::TempDir,
     sink: Arc<Sink>,
-    job: String,
+    job: RunId,
     format: Numbers,
     pieces: Gathered,
     metrics: MetricCells,
@@ -71,15 +71,16 @@ impl Setup {
         target.num_shards = num_shards;
         target.join_below = join_below;
         let sink = Arc::new(Sink::new(Place::new(Arc::new(fs::local::Local), target.checked().unwrap())));
-        let job = sink.begin().unwrap();
+        let job = RunId::new();
+        sink.begin(job).unwrap();
         let format = Numbers { with_header };
         Setup { dir, sink, job, format, pieces: Gathered::default(), metrics: MetricCells::default() }
     }
 
     fn bundle(&self, batches: &[&[i64]]) -> Result<()> {
         let mut dofn = WriteShards::new(self.sink.clone(), self.format.clone(), View::new("job"));
-        dofn.setup(&SetupContext::new("Write", self.metrics.of_step("Write")))?;
-        let job = Job(self.job.clone());
+        dofn.setup(&SetupContext::new("Write", self.job, self.metrics.of_step("Write")))?;
+        let job = Job(self.job.to_string());
         let cx = BundleContext::new(&job, &|| false);
         let mut out = Output::new(Box::new(Gather(self.pieces.clone())));
         dofn.start_bundle(&cx, &mut out)?;
@@ -97,7 +98,7 @@ impl Setup {
 
     fn commit(&self) -> Vec<(String, String)> {
         let header = RecordFormat::<i64>::header(&self.format, None).unwrap().unwrap_or_default();
-        let committed = self.sink.commit(&self.job, &self.pieces(), &header).unwrap();
+        let committed = self.sink.commit(self.job, &self.pieces(), &header).unwrap();
         let read = |path: &String| {
             let name = path.rsplit('/').next().unwrap().to_owned();
             (name, std::fs::read_to_string(path).unwrap())
@@ -167,7 +168,7 @@ fn a_failed_bundle_leaves_no_file_and_no_count() {
     let error = setup.bundle(&[&[2, -1, 3]]).unwrap_err();
     assert_eq!(error.message(), "no negative numbers");
     setup.bundle(&[&[2, 3]]).unwrap();
-    let temp = setup.sink.place.temp_path(&setup.job, "");
+    let temp = setup.sink.place.temp_path(setup.job, "");
     assert_eq!(std::fs::read_dir(temp).unwrap().count(), 2);
     assert_eq!(setup.commit(), named(&[("out-00000-of-00002", "1\n"), ("out-00001-of-00002", "2\n3\n")]));
 }
@@ -177,8 +178,8 @@ fn a_failed_job_cleans_up() {
     let setup = Setup::new(None, false);
     std::fs::write(setup.dir.path().join("out-00000-of-00001"), "old").unwrap();
     setup.bundle(&[&[1]]).unwrap();
-    setup.sink.close();
-    setup.sink.close();
+    setup.sink.close(setup.job);
+    setup.sink.close(setup.job);
     let names: Vec<_> =
         std::fs::read_dir(setup.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["out-00000-of-00001"]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tiebeam_core::{Error, ErrorKind, Result};
+use tiebeam_core::{Error, ErrorKind, Result, RunId};
 use tiebeam_dataflow::{Dataflow, DataflowJob, DataflowOptions, job_name_of};
 use tiebeam_model::pipeline::MonitoringInfo;
 use tiebeam_portable::{Environment, JobEvent, JobState, pipeline_message};
@@ -23,8 +23,9 @@ pub(super) fn run(
     progress: &Progress,
     cancel: &CancelToken,
 ) -> Result<JobReport> {
+    let run = RunId::new();
     let name = flags.job_name.clone().unwrap_or_else(|| job_name_of(&job.name));
-    let told = options(job, flags, &name)?;
+    let told = options(job, run, flags, &name)?;
     let dataflow = DataflowOptions::parse(&told)?;
     let environment = environment(flags, &dataflow)?;
     let pipeline = pipeline_message(&steps(job), &environment, files(job)?)?;
@@ -42,7 +43,7 @@ pub(super) fn run(
         to_stderr(&format!("job {}: {}\n", started.id(), started.page()));
     }
     let ended = follow(job, flags, &started, progress, cancel);
-    job.graph.run_cleanups();
+    job.graph.run_cleanups(run);
     ended
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tiebeam_core::metrics::{MetricKey, MetricValue};
-use tiebeam_core::{Error, ErrorKind, Result};
+use tiebeam_core::{Error, ErrorKind, Result, RunId};
 use tiebeam_exec::EdgeId;
 use tiebeam_graph::{Graph, NodeKind};
 use tiebeam_model::pipeline::MonitoringInfo;
@@ -28,6 +28,9 @@ use super::run::Job;
 
 /// The option that tells workers the folder in which the job was submitted: relative paths mean the same there.
 const FOLDER: &str = "tiebeam_folder";
+
+/// The option that tells workers which run they work for.
+const RUN: &str = "tiebeam_run";
 
 /// Runs a job on the engine that the flags name, to its end.
 pub(super) fn run(
@@ -49,12 +52,13 @@ pub(super) fn run(
         // Workers elsewhere may see other files than this process.
         job.graph.run_checks()?;
     }
+    let run = RunId::new();
     let outcome = match &at {
-        At::Endpoint(endpoint) => on_engine(job, flags, endpoint, &place, progress, cancel),
-        At::Here(installed) => on_local_engine(installed, job, flags, &place, progress, cancel),
+        At::Endpoint(endpoint) => on_engine(job, run, flags, endpoint, &place, progress, cancel),
+        At::Here(installed) => on_local_engine(installed, job, run, flags, &place, progress, cancel),
     };
     if !flags.detach {
-        job.graph.run_cleanups();
+        job.graph.run_cleanups(run);
     }
     outcome
 }
@@ -139,17 +143,20 @@ fn place(flags: &RunFlags, endpoint: &str) -> Result<WorkerPlace> {
 fn on_local_engine(
     installed: &Installed,
     job: &Job,
+    run: RunId,
     flags: &RunFlags,
     place: &WorkerPlace,
     progress: &Progress,
     cancel: &CancelToken,
 ) -> Result<JobReport> {
     let mut engine = installed.start(flags, cancel)?;
-    on_engine(job, flags, &engine.endpoint(), place, progress, cancel).map_err(|error| engine.explain(error))
+    let endpoint = engine.endpoint();
+    on_engine(job, run, flags, &endpoint, place, progress, cancel).map_err(|error| engine.explain(error))
 }
 
 fn on_engine(
     job: &Job,
+    run: RunId,
     flags: &RunFlags,
     endpoint: &str,
     place: &WorkerPlace,
@@ -160,8 +167,8 @@ fn on_engine(
     let environment = match place {
         WorkerPlace::Loopback => {
             let (graph, decisive) = (job.graph.clone(), job.decisive.clone());
-            let build =
-                Arc::new(move |_: &JobOptions| Ok(Steps::with_options(graph.clone(), decisive.clone())));
+            let steps = move || Steps::with_options(graph.clone(), decisive.clone()).of_run(run);
+            let build = Arc::new(move |_: &JobOptions| Ok(steps()));
             let workers = PoolWorkers::Threads { build, options: WorkerOptions::default() };
             let started = pool.insert(WorkerPool::start(SocketAddr::from(([127, 0, 0, 1], 0)), workers)?);
             Environment::External { address: started.address().to_string() }
@@ -179,7 +186,7 @@ fn on_engine(
         .with_help("name an expansion service that stays: `.with_expansion_service(\"HOST:PORT\")`"));
     }
     let name = flags.job_name.clone().unwrap_or_else(|| job.name.clone());
-    let options = options(job, flags, &name)?;
+    let options = options(job, run, flags, &name)?;
     let started = submit(Submission { endpoint: endpoint.to_owned(), name, pipeline, options })?;
     if flags.detach {
         super::exit::to_stdout(&format!("{}\n", started.id()));
@@ -226,9 +233,10 @@ pub(super) fn files(job: &Job) -> Result<Vec<tiebeam_model::pipeline::ArtifactIn
 }
 
 /// What the engine and the workers are told.
-pub(super) fn options(job: &Job, flags: &RunFlags, name: &str) -> Result<JobOptions> {
+pub(super) fn options(job: &Job, run: RunId, flags: &RunFlags, name: &str) -> Result<JobOptions> {
     let mut options = JobOptions::new();
     options.insert("job_name".to_owned(), json!(name));
+    options.insert(RUN.to_owned(), json!(run.to_string()));
     if let Ok(folder) = std::env::current_dir() {
         options.insert(FOLDER.to_owned(), json!(folder));
     }
@@ -437,7 +445,11 @@ pub fn run_as_worker_with(
             for (path, here) in artifacts::placed(&graph.files) {
                 tiebeam_inference::staged::register(path, here);
             }
-            Ok(Steps::with_options(graph, decisive))
+            let steps = Steps::with_options(graph, decisive);
+            Ok(match options.get(RUN).and_then(Value::as_str).and_then(RunId::parse) {
+                Some(run) => steps.of_run(run),
+                None => steps,
+            })
         })
     };
     match args.and_then(run) {
