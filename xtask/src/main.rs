@@ -23,6 +23,8 @@ cargo xtask TASK
                        python, prism, flink-local, flink-cluster or spark, on loopback, till Ctrl-C or the end of stdin
   engines test [--only ENGINE]... [--case NAME]...
                        the cases of engines/cases.toml on every engine: the same lines as the embedded runner gives
+  engines drill [million|kill]... [--elements N]
+                       on Flink's cluster: elements per second beside Python Beam's, a worker killed in mid-job
 ";
 
 /// Writes one line to standard output; a reader that has gone away is no error.

@@ -57,7 +57,8 @@ pub struct WorkerPool {
 
 struct Workers {
     kind: PoolWorkers,
-    running: Mutex<HashMap<String, Running>>,
+    /// By the workers' ids.
+    running: Mutex<HashMap<String, Namesakes>>,
     /// The first error that a worker of this process ended with.
     failed: Mutex<Option<Error>>,
 }
@@ -65,6 +66,49 @@ struct Workers {
 enum Running {
     Thread(StopWorker, JoinHandle<()>),
     Process(Child),
+}
+
+/// The workers of one id. Machines of one engine that share a pool count their workers each for itself, so several have the
+/// same id, and a request to stop one does not say whose.
+///
+/// Every worker that was started is stopped once by its engine, so one that ended before (it was killed, say) is kept until
+/// then: else its engine's request would stop somebody else's worker. While several run, none is stopped: the one that is
+/// meant ends by itself, as its engine closes the stream of its instructions.
+#[derive(Default)]
+struct Namesakes {
+    /// With the address that its instructions come from.
+    workers: Vec<(String, Running)>,
+    /// Requests that could not be told apart; ended workers that they may have meant are forgotten.
+    owed: usize,
+}
+
+impl Namesakes {
+    /// Forgets those whose end was asked for.
+    fn settle(&mut self) {
+        while self.owed > 0
+            && let Some(at) = self.workers.iter_mut().position(|(_, worker)| worker.has_ended())
+        {
+            self.workers.swap_remove(at);
+            self.owed -= 1;
+        }
+    }
+
+    /// The worker that a request to stop one means, if that is clear and it has not ended.
+    fn stopped(&mut self) -> Option<Running> {
+        self.settle();
+        if let Some(at) = self.workers.iter_mut().position(|(_, worker)| worker.has_ended()) {
+            self.workers.swap_remove(at);
+            return None;
+        }
+        match self.workers.len() {
+            0 => None,
+            1 => self.workers.pop().map(|(_, worker)| worker),
+            _ => {
+                self.owed += 1;
+                None
+            }
+        }
+    }
 }
 
 impl WorkerPool {
@@ -112,9 +156,8 @@ impl Drop for WorkerPool {
     fn drop(&mut self) {
         drop(self.stop.take());
         let running = std::mem::take(&mut *lock(&self.workers.running));
-        for (_, worker) in running {
-            worker.stop();
-        }
+        let workers = running.into_values().flat_map(|namesakes| namesakes.workers);
+        workers.for_each(|(_, worker)| worker.stop());
     }
 }
 
@@ -123,6 +166,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Running {
+    fn has_ended(&mut self) -> bool {
+        match self {
+            Running::Process(child) => matches!(child.try_wait(), Ok(Some(_))),
+            Running::Thread(_, thread) => thread.is_finished(),
+        }
+    }
+
     fn stop(self) {
         match self {
             Running::Thread(stop, thread) => {
@@ -142,15 +192,12 @@ impl Running {
 impl Workers {
     fn start(self: &Arc<Self>, request: &StartWorkerRequest) -> std::result::Result<(), String> {
         let args = WorkerArgs::of_request(request);
-        let id = args.id.clone();
+        let control = args.control.clone();
         let mut running = lock(&self.running);
-        // Processes that have gone leave nothing behind but their place in this list.
-        running.retain(|_, worker| match worker {
-            Running::Process(child) => !matches!(child.try_wait(), Ok(Some(_))),
-            Running::Thread(_, thread) => !thread.is_finished(),
-        });
-        if running.contains_key(&id) {
-            return Err(format!("worker `{id}` is running already"));
+        let namesakes = running.entry(args.id.clone()).or_default();
+        namesakes.settle();
+        if namesakes.workers.iter_mut().any(|(from, worker)| *from == control && !worker.has_ended()) {
+            return Err(format!("worker `{}` of {control} is running already", args.id));
         }
         let worker = match &self.kind {
             PoolWorkers::Threads { build, options } => self.thread(args, *options, None, build.clone())?,
@@ -172,7 +219,7 @@ impl Workers {
                 })?)
             }
         };
-        running.insert(id, worker);
+        namesakes.workers.push((control, worker));
         Ok(())
     }
 
@@ -194,7 +241,7 @@ impl Workers {
     }
 
     fn stop(&self, id: &str) {
-        let worker = lock(&self.running).remove(id);
+        let worker = lock(&self.running).get_mut(id).and_then(Namesakes::stopped);
         if let Some(worker) = worker {
             worker.stop();
         }
@@ -223,5 +270,46 @@ impl BeamFnExternalWorkerPool for Service {
         let stopped = tokio::task::spawn_blocking(move || workers.stop(&id)).await;
         let error = stopped.err().map(|error| error.to_string()).unwrap_or_default();
         Ok(Response::new(StopWorkerResponse { error }))
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn alive() -> Running {
+        Running::Process(Command::new("cat").stdin(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn ended() -> Running {
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        Running::Process(child)
+    }
+
+    fn namesakes(workers: Vec<Running>) -> Namesakes {
+        Namesakes { workers: workers.into_iter().map(|worker| (String::new(), worker)).collect(), owed: 0 }
+    }
+
+    #[test]
+    fn a_killed_worker_is_not_mistaken_for_its_namesake() {
+        let mut both = namesakes(vec![alive(), ended()]);
+        assert!(both.stopped().is_none(), "the dead one was meant");
+        let last = both.stopped().expect("only one is left");
+        last.stop();
+        assert!(both.stopped().is_none());
+    }
+
+    #[test]
+    fn a_request_that_was_not_clear_counts_for_the_next_that_ends() {
+        let mut both = namesakes(vec![alive(), alive()]);
+        assert!(both.stopped().is_none());
+        assert_eq!((both.owed, both.workers.len()), (1, 2));
+        if let (_, Running::Process(child)) = &mut both.workers[0] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        both.stopped().expect("the other one").stop();
+        assert_eq!((both.owed, both.workers.len()), (0, 0));
     }
 }

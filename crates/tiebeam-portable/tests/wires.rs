@@ -123,9 +123,13 @@ impl Bench {
 
     /// Asks the pool for a worker; gives what it has against it.
     fn start(&self, worker: &str) -> String {
+        self.start_for(&self.endpoint, worker)
+    }
+
+    fn start_for(&self, control: &ApiServiceDescriptor, worker: &str) -> String {
         let request = StartWorkerRequest {
             worker_id: worker.to_owned(),
-            control_endpoint: Some(self.endpoint.clone()),
+            control_endpoint: Some(control.clone()),
             provision_endpoint: Some(self.endpoint.clone()),
             ..Default::default()
         };
@@ -206,9 +210,41 @@ fn a_pool_starts_and_stops_workers_by_their_ids() {
     let mut workers = [bench.answer().0, bench.answer().0];
     workers.sort();
     assert_eq!(workers, ["w1", "w2"]);
-    assert_eq!(bench.start("w1"), "worker `w1` is running already");
+    assert_eq!(
+        bench.start("w1"),
+        "worker `w1` of URL is running already".replace("URL", &bench.endpoint.url)
+    );
     bench.stop("w1");
     assert_eq!(bench.answer(), ("w1".to_owned(), InstructionResponse::default()));
     assert_eq!(bench.start("w1"), "", "an id is free again when its worker has gone");
     assert_eq!(bench.answer().1.instruction_id, "i1");
+}
+
+#[test]
+fn machines_that_share_a_pool_name_their_workers_alike() {
+    let mut bench = Bench::new(vec![bundle("i1")], JobOptions::new(), |_| Ok(empty()));
+    // The same server by another name.
+    let other = bench.endpoint.url.replace("127.0.0.1", "localhost");
+    let other = ApiServiceDescriptor { url: other, ..Default::default() };
+    let mine = bench.endpoint.clone();
+    assert_eq!(
+        (bench.start_for(&mine, "1-1"), bench.start_for(&other, "1-1")),
+        (String::new(), String::new())
+    );
+    assert_eq!([bench.answer().0, bench.answer().0], ["1-1", "1-1"]);
+    // Nobody can tell which one is meant.
+    bench.stop("1-1");
+    for endpoint in [&mine, &other] {
+        assert_eq!(
+            bench.start_for(endpoint, "1-1"),
+            format!("worker `1-1` of {} is running already", endpoint.url)
+        );
+    }
+    bench.open.lock().unwrap().clear();
+    let ends = [bench.answer().1, bench.answer().1];
+    assert_eq!(
+        ends,
+        [InstructionResponse::default(), InstructionResponse::default()],
+        "each goes with its stream"
+    );
 }

@@ -147,10 +147,14 @@ fn started(shared: &mut Option<Engine>, kind: Kind) -> Result<&mut Engine, Strin
 
 /// Builds what the cases run; the programs' paths by their names.
 fn build(cases: &[Case]) -> Result<BTreeMap<String, PathBuf>, String> {
+    programs(cases.iter().map(|case| case.program.as_str()).collect())
+}
+
+/// Builds examples, and `tiebeam` itself; their paths by their names.
+pub(super) fn programs(mut names: Vec<&str>) -> Result<BTreeMap<String, PathBuf>, String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--message-format=json-render-diagnostics"]);
     cargo.args(["--package", "tiebeam", "--package", "tiebeam-cli"]);
-    let mut names: Vec<&str> = cases.iter().map(|case| case.program.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     for name in &names {
@@ -181,7 +185,7 @@ fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
     messages.lines().filter_map(one).collect()
 }
 
-fn root() -> PathBuf {
+pub(super) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
@@ -292,7 +296,7 @@ impl Bench {
 }
 
 /// What a program that failed says is wrong: its error with its cause, on one line, or the last line.
-fn complaint(said: &str) -> String {
+pub(super) fn complaint(said: &str) -> String {
     const MOST: usize = 300;
     let from = said.lines().position(|line| line.starts_with("error"));
     let text = match from {
@@ -306,7 +310,7 @@ fn complaint(said: &str) -> String {
 }
 
 /// The lines of all files in a directory and below, hidden ones aside.
-fn lines_below(directory: &Path) -> Result<Vec<String>, String> {
+pub(super) fn lines_below(directory: &Path) -> Result<Vec<String>, String> {
     let failed = |e: std::io::Error| format!("cannot read {}: {e}", directory.display());
     let mut lines = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed)? {
@@ -326,7 +330,7 @@ fn lines_below(directory: &Path) -> Result<Vec<String>, String> {
 }
 
 /// How two sorted lists differ: how many lines, and the first of each sort.
-fn difference(expected: &[String], got: &[String]) -> String {
+pub(super) fn difference(expected: &[String], got: &[String]) -> String {
     let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
     expected.iter().for_each(|line| *counts.entry(line).or_default() += 1);
     got.iter().for_each(|line| *counts.entry(line).or_default() -= 1);

@@ -11,6 +11,7 @@ use tiebeam_engines::{Engine, Kind, Settings};
 use crate::say;
 
 mod cases;
+mod drill;
 mod harness;
 mod install;
 mod table;
@@ -26,9 +27,10 @@ pub(crate) fn run(arguments: &[&str]) -> Result<bool, String> {
         ["install", names @ ..] => install::run(names),
         ["start", name, rest @ ..] => start(name, rest),
         ["test", rest @ ..] => harness::run(rest),
+        ["drill", rest @ ..] => drill::run(rest),
         ["start"] => Err(format!("start which? {}", Kind::names())),
         other => Err(format!(
-            "engines knows install, start and test, not `{}`; see cargo xtask help",
+            "engines knows install, start, test and drill, not `{}`; see cargo xtask help",
             other.first().unwrap_or(&"")
         )),
     }
