@@ -9,7 +9,7 @@ use clap::Args;
 use tiebeam::core::coder::schema_proto::decode_schema;
 use tiebeam::core::row::{Row, Schema};
 use tiebeam::graph::{PCollection, Pipeline};
-use tiebeam::launch::{WorkerPlace, run_expansion_service};
+use tiebeam::launch::{GuardFlags, WorkerPlace, run_expansion_service};
 use tiebeam::portable::expansion::{LibraryRecipes, NamedRows, SchemaTransform, SchemaTransforms};
 use tiebeam::{Error, ErrorKind, Result};
 use tiebeam_yaml::offer;
@@ -29,11 +29,14 @@ pub struct ExpansionArgs {
     /// `tiebeam worker --pool`), `process=COMMAND` (this command, as engines find it), `docker=IMAGE`.
     #[arg(long, default_value = "loopback")]
     environment: WorkerPlace,
+    #[command(flatten)]
+    guard: GuardFlags,
 }
 
 /// Serves until a signal comes.
 pub fn expansion_service(args: &ExpansionArgs) -> ExitCode {
-    run_expansion_service(SocketAddr::new(args.address, args.port), &args.environment, transforms())
+    let address = SocketAddr::new(args.address, args.port);
+    run_expansion_service(address, &args.environment, &args.guard, transforms())
 }
 
 fn transforms() -> Arc<dyn SchemaTransforms> {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::Value;
 use tiebeam::graph::Graph;
-use tiebeam::launch::{Built, JobOptions, WorkerArgs, WorkerOptions, run_as_worker_with, run_pool};
+use tiebeam::launch::{
+    Built, GuardFlags, JobOptions, WorkerArgs, WorkerOptions, run_as_worker_with, run_pool,
+};
 use tiebeam::{Error, ErrorKind, Result};
 use tiebeam_yaml::{Variables, load};
 
@@ -25,11 +27,13 @@ pub struct WorkerVerb {
     /// takes a free one; the address is printed.
     #[arg(long, value_name = "IP:PORT", required = true)]
     pool: String,
+    #[command(flatten)]
+    guard: GuardFlags,
 }
 
 /// Is a worker pool until a signal comes.
 pub fn worker(verb: &WorkerVerb) -> ExitCode {
-    run_pool(&verb.pool, &[])
+    run_pool(&verb.pool, &verb.guard, &[])
 }
 
 /// What workers need to load that file again.

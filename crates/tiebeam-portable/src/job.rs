@@ -14,11 +14,10 @@ use tiebeam_model::job::{
     PrepareJobRequest, RunJobRequest,
 };
 use tiebeam_model::pipeline::{self, ArtifactInformation, MonitoringInfo};
-use tonic::transport::Channel;
 
 use crate::artifacts;
 use crate::options::{JobOptions, to_struct};
-use crate::wire::{connect, refused, runtime};
+use crate::wire::{Wire, connect_client, refused, runtime};
 
 /// How often a job's state is asked for, beside what the engine tells by itself.
 const POLL: Duration = Duration::from_millis(500);
@@ -126,7 +125,7 @@ pub struct Submission {
 /// A job that was started. Dropping this leaves it running.
 pub struct Job {
     id: String,
-    client: JobServiceClient<Channel>,
+    client: JobServiceClient<Wire>,
     events: Mutex<Receiver<JobEvent>>,
 }
 
@@ -144,7 +143,7 @@ pub fn submit(submission: Submission) -> Result<Job> {
         .flat_map(|environment| environment.dependencies.iter().cloned())
         .collect();
     let (mut client, id) = runtime.block_on(async {
-        let channel = connect("the job service", &endpoint).await?;
+        let channel = connect_client("the job service", &endpoint).await?;
         let mut client = JobServiceClient::new(channel)
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
@@ -176,7 +175,7 @@ fn not_taken(status: tonic::Status) -> Error {
 }
 
 /// Passes on what the engine tells, until it ends.
-async fn listen(mut client: JobServiceClient<Channel>, job_id: String, events: Sender<JobEvent>) {
+async fn listen(mut client: JobServiceClient<Wire>, job_id: String, events: Sender<JobEvent>) {
     let Ok(stream) = client.get_message_stream(JobMessagesRequest { job_id }).await else { return };
     let mut stream = stream.into_inner();
     while let Ok(Some(message)) = stream.message().await {

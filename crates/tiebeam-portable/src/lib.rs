@@ -7,6 +7,7 @@
 pub mod artifacts;
 mod environment;
 pub mod expansion;
+mod guard;
 mod job;
 mod options;
 mod pool;
@@ -14,6 +15,7 @@ mod wire;
 mod worker;
 
 pub use environment::{Environment, pipeline_message};
+pub use guard::{CA_VARIABLE, Guard, TOKEN_VARIABLE, Token};
 pub use job::{Job, JobEvent, JobState, Severity, Submission, submit};
 pub use options::{JobOptions, as_texts, from_json, from_struct, to_struct};
 pub use pool::{PoolWorkers, WorkerPool};

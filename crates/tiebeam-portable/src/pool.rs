@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
+use crate::guard::Guard;
 use crate::wire::runtime;
 use crate::worker::{BuildSteps, StopWorker, WorkerArgs, run_worker_with};
 
@@ -115,8 +116,17 @@ impl WorkerPool {
     /// Listens at `address`: `127.0.0.1:0` for any free port of this machine only.
     ///
     /// # Errors
-    /// When the address can't be listened at.
+    /// When the address can't be listened at, or others can reach it.
     pub fn start(address: SocketAddr, kind: PoolWorkers) -> Result<WorkerPool> {
+        WorkerPool::start_guarded(address, kind, &Guard::default())
+    }
+
+    /// As [`start`](WorkerPool::start), for those whom the guard lets in.
+    ///
+    /// # Errors
+    /// When the address can't be listened at, or others can reach it and nothing keeps them out.
+    pub fn start_guarded(address: SocketAddr, kind: PoolWorkers, guard: &Guard) -> Result<WorkerPool> {
+        guard.check(address)?;
         let runtime = runtime()?;
         let failed = |error: std::io::Error| {
             Error::new(ErrorKind::Io, "TB0716", format!("a worker pool cannot listen at {address}"))
@@ -126,14 +136,16 @@ impl WorkerPool {
         let address = listener.local_addr().map_err(failed)?;
         let workers = Arc::new(Workers { kind, running: Mutex::default(), failed: Mutex::default() });
         let (stop, stopped) = oneshot::channel();
-        let service = BeamFnExternalWorkerPoolServer::new(Service(workers.clone()));
+        let service =
+            BeamFnExternalWorkerPoolServer::with_interceptor(Service(workers.clone()), guard.door());
+        let mut server = guard.server()?;
         runtime.spawn(async move {
             let stopped = async {
                 // Dropping the sender says the same.
                 let _ = stopped.await;
             };
             // A server that fails is seen by the engine, which can't start workers then.
-            let _ = tonic::transport::Server::builder()
+            let _ = server
                 .add_service(service)
                 .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
                 .await;

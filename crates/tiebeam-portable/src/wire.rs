@@ -10,8 +10,11 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
+
+use crate::guard::{Bearer, Credentials};
 
 /// How long a server may take to answer its door; engines that have just been started need some seconds.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -42,19 +45,44 @@ pub(crate) fn runtime() -> Result<&'static Runtime> {
     })
 }
 
-/// A channel to `host:port`; it is connected when this returns.
+/// A connection that brings the token of this process's environment, if it goes by TLS.
+pub(crate) type Wire = InterceptedService<Channel, Bearer>;
+
+/// A connection of a client to a service that a person named: `host:port`, or by TLS `https://host:port`.
+///
+/// # Errors
+/// As [`connect`]; when the token or the certificates of the environment can't be used.
+pub(crate) async fn connect_client(what: &str, address: &str) -> Result<Wire> {
+    connect_as(what, address, &Credentials::of_environment()?).await
+}
+
+pub(crate) async fn connect_as(what: &str, address: &str, credentials: &Credentials) -> Result<Wire> {
+    let bearer = credentials.bearer(address.starts_with("https://"))?;
+    Ok(InterceptedService::new(connected(what, address, credentials).await?, bearer))
+}
+
+/// A channel to an engine's `host:port`; it is connected when this returns.
 ///
 /// # Errors
 /// When the address is none, or nobody answers there.
 pub(crate) async fn connect(what: &str, address: &str) -> Result<Channel> {
+    connected(what, address, &Credentials::default()).await
+}
+
+async fn connected(what: &str, address: &str, credentials: &Credentials) -> Result<Channel> {
     let failed = |error: tonic::transport::Error| {
         Error::new(ErrorKind::Io, "TB0702", format!("{what} cannot be reached at `{address}`"))
             .with_source(Chain(error.to_string(), std::error::Error::source(&error).map(ToString::to_string)))
             .with_help(format!("is it running, and is `{address}` its address? wanted is host:port"))
     };
-    let plain = address.trim_start_matches("http://").trim_start_matches("ipv4:");
-    Endpoint::from_shared(format!("http://{plain}"))
-        .map_err(failed)?
+    let secure = address.strip_prefix("https://");
+    let plain = secure.unwrap_or(address).trim_start_matches("http://").trim_start_matches("ipv4:");
+    let scheme = if secure.is_some() { "https" } else { "http" };
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{plain}")).map_err(failed)?;
+    if secure.is_some() {
+        endpoint = endpoint.tls_config(credentials.tls()?).map_err(failed)?;
+    }
+    endpoint
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
         .initial_stream_window_size(WINDOW)
@@ -80,7 +108,7 @@ impl std::fmt::Display for Chain {
 
 impl std::error::Error for Chain {}
 
-/// Puts the worker's id, and a token where there is one, on every call.
+/// Puts the worker's id on every call.
 #[derive(Clone, Default)]
 pub(crate) struct Identity {
     worker_id: Option<MetadataValue<Ascii>>,

@@ -14,7 +14,7 @@ use tiebeam_model::urns;
 use tiebeam_worker::coders::coder_spec;
 
 use super::python::PythonService;
-use crate::wire::{connect, first_lines, refused, runtime};
+use crate::wire::{connect_client, first_lines, refused, runtime};
 
 /// What runs while a job with transforms of other languages does. Ends when it is dropped.
 #[derive(Default)]
@@ -76,7 +76,7 @@ pub(super) fn expand_by(graph: &Graph, pipeline: &mut pipeline::Pipeline, ask: &
 
 fn ask(address: &str, request: ExpansionRequest) -> Result<ExpansionResponse> {
     let response = runtime()?.block_on(async {
-        let channel = connect("the expansion service", address).await?;
+        let channel = connect_client("the expansion service", address).await?;
         let mut client = ExpansionServiceClient::new(channel)
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);

@@ -18,10 +18,12 @@ use tiebeam_model::pipeline;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status};
 
 use super::{SchemaTransforms, discover, expand};
 use crate::environment::Environment;
+use crate::guard::Guard;
 use crate::wire::runtime;
 
 /// An expansion service that listens until it is dropped.
@@ -35,12 +37,14 @@ impl ExpansionServer {
     /// steps run in `environment`.
     ///
     /// # Errors
-    /// When the address can't be listened at.
+    /// When the address can't be listened at, or others can reach it and the guard does not keep them out.
     pub fn start(
         address: SocketAddr,
         transforms: Arc<dyn SchemaTransforms>,
         environment: &Environment,
+        guard: &Guard,
     ) -> Result<ExpansionServer> {
+        guard.check(address)?;
         let runtime = runtime()?;
         let failed = |error: std::io::Error| {
             Error::new(ErrorKind::Io, "TB0735", format!("the expansion service cannot listen at {address}"))
@@ -53,15 +57,16 @@ impl ExpansionServer {
         let expansion = ExpansionServiceServer::new(service)
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
+        let (mut server, door) = (guard.server()?, guard.door());
         runtime.spawn(async move {
             let stopped = async {
                 // Dropping the sender says the same.
                 let _ = stopped.await;
             };
             // A server that fails is seen by those who ask it.
-            let _ = tonic::transport::Server::builder()
-                .add_service(expansion)
-                .add_service(ArtifactRetrievalServiceServer::new(NoFiles))
+            let _ = server
+                .add_service(InterceptedService::new(expansion, door.clone()))
+                .add_service(InterceptedService::new(ArtifactRetrievalServiceServer::new(NoFiles), door))
                 .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
                 .await;
         });

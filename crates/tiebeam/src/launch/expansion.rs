@@ -1,17 +1,18 @@
 //! Offering transforms to pipelines of other languages: the expansion service as a program.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use tiebeam_core::{Error, ErrorKind, Result};
 use tiebeam_portable::expansion::{ExpansionServer, LibraryRecipes, SchemaTransforms};
-use tiebeam_portable::{Environment, PoolWorkers, WorkerPool};
+use tiebeam_portable::{Environment, Guard, PoolWorkers, WorkerPool};
 use tiebeam_worker::WorkerOptions;
 
 use super::exit::{Exit, print_error, to_stdout};
 use super::flags::{WorkerPlace, worker_place};
+use super::guard::GuardFlags;
 use super::portable::environment_of;
 
 impl FromStr for WorkerPlace {
@@ -27,9 +28,10 @@ impl FromStr for WorkerPlace {
 pub fn run_expansion_service(
     address: SocketAddr,
     place: &WorkerPlace,
+    guard: &GuardFlags,
     transforms: Arc<dyn SchemaTransforms>,
 ) -> ExitCode {
-    match serve(address, place, transforms) {
+    match guard.guard().and_then(|guard| serve(address, place, &guard, transforms)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             print_error(&error);
@@ -38,10 +40,15 @@ pub fn run_expansion_service(
     }
 }
 
-fn serve(address: SocketAddr, place: &WorkerPlace, transforms: Arc<dyn SchemaTransforms>) -> Result<()> {
+fn serve(
+    address: SocketAddr,
+    place: &WorkerPlace,
+    guard: &Guard,
+    transforms: Arc<dyn SchemaTransforms>,
+) -> Result<()> {
     let mut pool = None;
     let environment = match place {
-        WorkerPlace::Loopback if address.ip().is_unspecified() => {
+        WorkerPlace::Loopback if guard.is_open() && address.ip().is_unspecified() => {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 "TB0736",
@@ -51,13 +58,18 @@ fn serve(address: SocketAddr, place: &WorkerPlace, transforms: Arc<dyn SchemaTra
         }
         WorkerPlace::Loopback => {
             let recipes = Arc::new(LibraryRecipes::new(transforms.clone()));
+            // Engines speak to pools without TLS and token: from this machine, or by an open door.
+            let (ip, own) = match guard.is_open() {
+                true => (address.ip(), guard.clone()),
+                false => (Ipv4Addr::LOCALHOST.into(), Guard::default()),
+            };
             let workers = PoolWorkers::Recipes { recipes, options: WorkerOptions::default() };
-            let started = pool.insert(WorkerPool::start(SocketAddr::new(address.ip(), 0), workers)?);
+            let started = pool.insert(WorkerPool::start_guarded(SocketAddr::new(ip, 0), workers, &own)?);
             Environment::External { address: started.address().to_string() }
         }
         elsewhere => environment_of(elsewhere)?,
     };
-    let server = ExpansionServer::start(address, transforms, &environment)?;
+    let server = ExpansionServer::start(address, transforms, &environment, guard)?;
     let mut signals =
         signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
     to_stdout(&format!("expansion service {}\n", server.address()));

@@ -8,6 +8,8 @@ mod exit;
 mod expansion;
 mod flags;
 #[cfg(feature = "portable")]
+mod guard;
+#[cfg(feature = "portable")]
 mod local;
 #[cfg(feature = "portable")]
 mod portable;
@@ -27,6 +29,8 @@ pub use exit::{Exit, print_error};
 #[cfg(feature = "portable")]
 pub use expansion::run_expansion_service;
 pub use flags::{ProgressMode, RunFlags, RunnerKind, WorkerPlace};
+#[cfg(feature = "portable")]
+pub use guard::GuardFlags;
 #[cfg(feature = "portable")]
 pub use portable::{Built, run_as_worker, run_as_worker_with, run_pool, worker_args};
 pub use report::report_json;
@@ -135,7 +139,13 @@ pub fn main(build: impl FnOnce(&Pipeline, &Options)) -> ExitCode {
         if let [verb, flag, address, rest @ ..] = arguments.as_slice()
             && (verb.as_str(), flag.as_str()) == ("worker", "--pool")
         {
-            return run_pool(address, rest);
+            return match GuardFlags::split(rest) {
+                Ok((guard, arguments)) => run_pool(address, &guard, &arguments),
+                Err(error) => {
+                    print_error(&error);
+                    Exit::BadUsage.into()
+                }
+            };
         }
         if let Some(args) = worker_args() {
             return run_as_worker(args, tiebeam_worker::WorkerOptions::default(), |options| {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tiebeam_core::metrics::{MetricKey, MetricValue};
 use tiebeam_core::{Error, ErrorKind, Result, RunId};
 use tiebeam_exec::EdgeId;
-use tiebeam_graph::{Graph, NodeKind};
+use tiebeam_graph::{Graph, GraphNode, NodeKind};
 use tiebeam_model::pipeline::MonitoringInfo;
 use tiebeam_model::urns::label;
 use tiebeam_portable::expansion::expand_externals;
@@ -23,6 +23,7 @@ use tiebeam_worker::{Recipes, Steps, WorkerOptions, monitoring};
 
 use super::exit::{Exit, print_error, to_stderr};
 use super::flags::{ProgressMode, RunFlags, RunnerKind, WorkerPlace};
+use super::guard::GuardFlags;
 use super::local::Installed;
 use super::run::Job;
 
@@ -394,6 +395,18 @@ fn edge_counts(graph: &Graph, counted: &HashMap<&str, u64>) -> HashMap<EdgeId, u
         };
         elements.entry(node.inputs[0]).or_insert(n);
     }
+    // A reshuffle gives what it takes, and between two of them nobody of ours counts.
+    let is_reshuffle =
+        |node: &&GraphNode| matches!(node.kind, NodeKind::Reshuffle | NodeKind::ReshuffleOneByOne);
+    let sides = |node: &GraphNode| Some((*node.inputs.first()?, node.outputs.first()?.edge));
+    let reshuffles: Vec<_> = graph.nodes.iter().filter(is_reshuffle).filter_map(sides).collect();
+    for (from, to) in
+        reshuffles.iter().copied().chain(reshuffles.iter().rev().map(|(input, output)| (*output, *input)))
+    {
+        if let Some(n) = elements.get(&from).copied() {
+            elements.entry(to).or_insert(n);
+        }
+    }
     // Engines flatten without asking anybody.
     for node in graph.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Flatten(_))) {
         let sum = node.inputs.iter().filter_map(|edge| elements.get(edge)).sum();
@@ -463,8 +476,8 @@ pub fn run_as_worker_with(
 
 /// Is a worker pool at `host:port` until a signal comes: starts this program, with these arguments before Beam's own, for
 /// each worker that an engine wants.
-pub fn run_pool(address: &str, arguments: &[String]) -> ExitCode {
-    match pool(address, arguments) {
+pub fn run_pool(address: &str, guard: &GuardFlags, arguments: &[String]) -> ExitCode {
+    match pool(address, guard, arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             print_error(&error);
@@ -473,7 +486,7 @@ pub fn run_pool(address: &str, arguments: &[String]) -> ExitCode {
     }
 }
 
-fn pool(address: &str, arguments: &[String]) -> Result<()> {
+fn pool(address: &str, guard: &GuardFlags, arguments: &[String]) -> Result<()> {
     let wanted: SocketAddr = address.parse().map_err(|_| {
         Error::new(
             ErrorKind::InvalidArgument,
@@ -484,7 +497,7 @@ fn pool(address: &str, arguments: &[String]) -> Result<()> {
         )
     })?;
     let workers = PoolWorkers::Processes { program: this_program()?, arguments: arguments.to_vec() };
-    let pool = WorkerPool::start(wanted, workers)?;
+    let pool = WorkerPool::start_guarded(wanted, workers, &guard.guard()?)?;
     super::exit::to_stdout(&format!("worker pool {}\n", pool.address()));
     let mut signals =
         signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
@@ -505,5 +518,21 @@ mod tests {
         assert_eq!(worker_words("java.io.IOException: no"), None);
         let error = failed(RunnerKind::Flink, &["noise".to_owned(), java.to_owned()]);
         assert!(format!("{error:?}").contains("caused by: error[TB0100]: step A: it broke"), "{error:?}");
+    }
+
+    #[test]
+    fn what_only_the_engine_saw_is_counted_by_its_neighbours() {
+        use tiebeam_graph::{Create, Pipeline};
+        let p = Pipeline::new();
+        p.step("Numbers").apply(Create::of(0..3i64)).reshuffle().step("Next").map(|n| n + 1);
+        let graph = p.build().unwrap();
+        let counted = HashMap::from([("in|Next", 3), ("out0|Next", 3)]);
+        let elements = edge_counts(&graph, &counted);
+        let of = |step: &str| {
+            let node = graph.nodes.iter().find(|node| &*node.step == step).unwrap();
+            elements.get(&node.outputs[0].edge).copied()
+        };
+        // A Create ends in a reshuffle of its own.
+        assert_eq!([of("Next"), of("Reshuffle"), of("Numbers/Reshuffle")], [Some(3); 3]);
     }
 }

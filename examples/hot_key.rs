@@ -1,0 +1,63 @@
+//! Hot key: one key with many values, read one after another.
+//!
+//! ```text
+//! $ cargo run -p tiebeam --example hot_key -- --output out/hot_key
+//! $ cat out/hot_key-*
+//! hot: 20000 values, 20000000 bytes, check 199990000
+//! ```
+//!
+//! More of them: `--set values=2000000`; larger ones: `--set bytes=10000`. Where an engine keeps a group's values behind its
+//! state, a worker reads them page by page, so that its memory does not grow with them.
+
+use std::process::ExitCode;
+
+use tiebeam::io::text;
+use tiebeam::prelude::*;
+
+/// How many bundles may make values at once.
+const PARTS: u64 = 16;
+
+/// Makes values, groups them under one key, and walks through the group once.
+pub fn build(p: &Pipeline, options: &Options) {
+    let output = if options.output.is_empty() { "out/hot_key" } else { &options.output };
+    let number = |name: &str, or: u64| options.get(name).and_then(|n| n.parse().ok()).unwrap_or(or);
+    let (values, bytes) = (number("values", 20_000), number("bytes", 1_000) as usize);
+    p.step("Parts")
+        .apply(Create::of(0..PARTS as i64))
+        .reshuffle()
+        .step("Values")
+        .flat_map(move |part: i64| {
+            let own = (part as u64..values).step_by(PARTS as usize);
+            own.map(move |n| ("hot".to_owned(), value(n, bytes)))
+        })
+        .step("Group")
+        .group_by_key()
+        .step("Read")
+        .map(|(key, values)| {
+            let (mut count, mut bytes, mut check) = (0u64, 0u64, 0u64);
+            for value in values.iter() {
+                count += 1;
+                bytes += value.len() as u64;
+                check += number_of(&value);
+            }
+            format!("{key}: {count} values, {bytes} bytes, check {check}")
+        })
+        .step("Write")
+        .apply(text::write(output));
+}
+
+/// So many bytes that begin with a number.
+fn value(n: u64, bytes: usize) -> Bytes {
+    let mut value = n.to_be_bytes().to_vec();
+    value.resize(bytes.max(8), b'.');
+    value.into()
+}
+
+fn number_of(value: &Bytes) -> u64 {
+    value.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    tiebeam::main(build)
+}
