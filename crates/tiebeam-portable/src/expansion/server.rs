@@ -16,11 +16,12 @@ use tiebeam_model::job::{
 };
 use tiebeam_model::pipeline;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status};
 
-use super::{SchemaTransforms, discover, expand};
+use super::{OfferedFiles, SchemaTransforms, discover, expand};
+use crate::artifacts;
 use crate::environment::Environment;
 use crate::wire::runtime;
 
@@ -32,7 +33,8 @@ pub struct ExpansionServer {
 
 impl ExpansionServer {
     /// Listens at `address` (`127.0.0.1:0` for any free port of this machine only) and offers these transforms, whose
-    /// steps run in `environment`.
+    /// steps run in `environment`. Where that is not this process (`elsewhere`), the files that the steps read travel with
+    /// the job.
     ///
     /// # Errors
     /// When the address can't be listened at.
@@ -40,6 +42,7 @@ impl ExpansionServer {
         address: SocketAddr,
         transforms: Arc<dyn SchemaTransforms>,
         environment: &Environment,
+        elsewhere: bool,
     ) -> Result<ExpansionServer> {
         let runtime = runtime()?;
         let failed = |error: std::io::Error| {
@@ -49,7 +52,12 @@ impl ExpansionServer {
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (stop, stopped) = oneshot::channel();
-        let service = Service { transforms, environment: environment.to_message(Vec::new()) };
+        let files = Arc::new(OfferedFiles::default());
+        let service = Service {
+            transforms,
+            environment: environment.to_message(Vec::new()),
+            files: elsewhere.then(|| files.clone()),
+        };
         let expansion = ExpansionServiceServer::new(service)
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
@@ -61,7 +69,7 @@ impl ExpansionServer {
             // A server that fails is seen by those who ask it.
             let _ = tonic::transport::Server::builder()
                 .add_service(expansion)
-                .add_service(ArtifactRetrievalServiceServer::new(NoFiles))
+                .add_service(ArtifactRetrievalServiceServer::new(Files(files)))
                 .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
                 .await;
         });
@@ -83,6 +91,8 @@ impl Drop for ExpansionServer {
 struct Service {
     transforms: Arc<dyn SchemaTransforms>,
     environment: pipeline::Environment,
+    /// Those that travel, where any do.
+    files: Option<Arc<OfferedFiles>>,
 }
 
 #[tonic::async_trait]
@@ -92,9 +102,9 @@ impl ExpansionService for Service {
         request: Request<ExpansionRequest>,
     ) -> std::result::Result<Response<ExpansionResponse>, Status> {
         let (transforms, environment) = (self.transforms.clone(), self.environment.clone());
-        let request = request.into_inner();
+        let (files, request) = (self.files.clone(), request.into_inner());
         // Loads models: not on the threads of the network.
-        let work = move || expand(&*transforms, &environment, request);
+        let work = move || expand(&*transforms, &environment, files.as_deref(), request);
         let answer = tokio::task::spawn_blocking(work).await;
         let answer = answer.unwrap_or_else(|panic| ExpansionResponse {
             error: format!("the expansion service panicked: {panic}; please report it"),
@@ -111,11 +121,12 @@ impl ExpansionService for Service {
     }
 }
 
-/// Our environments have no files that another SDK would have to fetch, but Beam's clients ask.
-struct NoFiles;
+/// The files that this service has named in what it gave. Beam's clients fetch them when they expand, and stage them with
+/// their job.
+struct Files(Arc<OfferedFiles>);
 
 #[tonic::async_trait]
-impl ArtifactRetrievalService for NoFiles {
+impl ArtifactRetrievalService for Files {
     async fn resolve_artifacts(
         &self,
         request: Request<ResolveArtifactsRequest>,
@@ -123,12 +134,36 @@ impl ArtifactRetrievalService for NoFiles {
         Ok(Response::new(ResolveArtifactsResponse { replacements: request.into_inner().artifacts }))
     }
 
-    type GetArtifactStream = tokio_stream::Empty<std::result::Result<GetArtifactResponse, Status>>;
+    type GetArtifactStream = ReceiverStream<std::result::Result<GetArtifactResponse, Status>>;
 
     async fn get_artifact(
         &self,
-        _: Request<GetArtifactRequest>,
+        request: Request<GetArtifactRequest>,
     ) -> std::result::Result<Response<Self::GetArtifactStream>, Status> {
-        Err(Status::not_found("this expansion service has no files"))
+        let wanted = request.into_inner().artifact.unwrap_or_default();
+        let path = self.0.path(&wanted).ok_or_else(|| {
+            Status::not_found("this expansion service has given no transform with that file")
+        })?;
+        let mut file = artifacts::open(&path).map_err(lost)?;
+        let (pieces, stream) = mpsc::channel(artifacts::WAITING);
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let piece = match artifacts::next_piece(&mut file, &path) {
+                    Ok(None) => return,
+                    Ok(Some(data)) => Ok(GetArtifactResponse { data }),
+                    Err(error) => Err(lost(error)),
+                };
+                // Nobody reads on, or nobody should.
+                let is_last = piece.is_err();
+                if pieces.blocking_send(piece).is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
+}
+
+fn lost(error: Error) -> Status {
+    Status::data_loss(format!("{error:?}"))
 }

@@ -57,7 +57,7 @@ fn serve(address: SocketAddr, place: &WorkerPlace, transforms: Arc<dyn SchemaTra
         }
         elsewhere => environment_of(elsewhere)?,
     };
-    let server = ExpansionServer::start(address, transforms, &environment)?;
+    let server = ExpansionServer::start(address, transforms, &environment, pool.is_none())?;
     let mut signals =
         signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
     to_stdout(&format!("expansion service {}\n", server.address()));
