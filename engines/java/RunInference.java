@@ -1,6 +1,7 @@
 import java.nio.file.Path;
 import org.apache.beam.model.pipeline.v1.ExternalTransforms.SchemaTransformPayload;
 import org.apache.beam.sdk.Pipeline;
+import org.apache.beam.sdk.PipelineResult.State;
 import org.apache.beam.sdk.coders.RowCoder;
 import org.apache.beam.sdk.io.TextIO;
 import org.apache.beam.sdk.options.PipelineOptions;
@@ -26,7 +27,17 @@ import org.apache.beam.vendor.grpc.v1p60p1.com.google.protobuf.ByteString;
 public class RunInference {
   private static final String IDENTIFIER = "beam:schematransform:org.apache.beam:tiebeam_run_inference:v1";
 
-  public static void main(String[] args) throws Exception {
+  public static void main(String[] args) {
+    // The workers' threads would keep the process up.
+    try {
+      System.exit(run(args) == State.DONE ? 0 : 1);
+    } catch (Exception error) {
+      error.printStackTrace();
+      System.exit(1);
+    }
+  }
+
+  private static State run(String[] args) throws Exception {
     PipelineOptions options =
         PipelineOptionsFactory.fromArgs("--runner=PortableRunner", "--jobEndpoint=" + args[1])
             .as(PortablePipelineOptions.class);
@@ -48,10 +59,9 @@ public class RunInference {
                     row ->
                         String.format(
                             "%s: %.0f -> %.0f",
-                            row.getString("name"), row.getDouble("value"), row.getDouble("inference"))))
+                            row.getString("name"), row.getDouble("value"), row.getFloat("inference"))))
         .apply(TextIO.write().to(args[2]));
-    pipeline.run().waitUntilFinish();
-    System.exit(0);
+    return pipeline.run().waitUntilFinish();
   }
 
   private static String urn() {
