@@ -18,7 +18,7 @@ cargo xtask TASK
   conformance coders   our coders against Beam's standard_coders.yaml
   deploy-lint          the Dockerfile and the manifests below deploy/ before linters, uploads before a fake of Cloud Storage
   engines install [NAME...]
-                       python, prism, flink, spark into the same cache; the versions are in engines/versions.toml
+                       python, prism, flink, spark, java into the same cache; the versions are in engines/versions.toml
   engines start NAME [--beside COMMAND]... [--flink KEY=VALUE]...
                        python, prism, flink-local, flink-cluster or spark, on loopback, till Ctrl-C or the end of stdin
   engines test [--only ENGINE]... [--case NAME]...

@@ -5,10 +5,20 @@
 #[path = "../../tiebeam-dataflow/tests/support/mod.rs"]
 mod support;
 
+use std::net::SocketAddr;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
+use clap::Parser;
 use serde_json::{Value, json};
 use support::{Fake, Reply, message};
+use tiebeam::Element;
+use tiebeam::core::row::{Row, Schema};
+use tiebeam::external::{self, External};
+use tiebeam::graph::{Create, Pipeline};
+use tiebeam::launch::{Exit, Job, Options};
+use tiebeam::portable::Environment;
+use tiebeam::portable::expansion::{ExpansionServer, NamedRows, SchemaTransform, SchemaTransforms};
 
 const JOB: &str = "
 pipeline:
@@ -145,4 +155,85 @@ fn a_job_is_left_with_its_id_on_stdout_and_a_refused_token_is_told() {
     let last = fake.seen("POST /v1b3").pop().unwrap();
     assert_eq!(last.headers["authorization"], "Bearer sEcret");
     assert!(!String::from_utf8(last.body).unwrap().contains("sEcret"));
+}
+
+/// Multiplies the field `n` of rows.
+struct Times;
+
+impl SchemaTransforms for Times {
+    fn offered(&self) -> Vec<SchemaTransform> {
+        vec![SchemaTransform {
+            identifier: "test:times:v1".to_owned(),
+            about: "multiplies".to_owned(),
+            config: Arc::new(Schema::default()),
+            fields: Default::default(),
+            inputs: vec!["input".to_owned()],
+            outputs: vec!["output".to_owned()],
+        }]
+    }
+
+    fn apply(&self, _: &str, _: &Row, _: &Pipeline, inputs: NamedRows) -> tiebeam::Result<NamedRows> {
+        let (_, input) = inputs.into_iter().next().unwrap();
+        let coder = input.coder();
+        Ok(vec![("output".to_owned(), input.step("Multiply").map(|row: Row| row).with_coder(coder))])
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Element)]
+struct Number {
+    n: i64,
+}
+
+/// A program whose one step `Ask` is another language's, run on the fake.
+fn run_external(fake: &Fake, ask: External<Number>) -> Exit {
+    let pipeline = Pipeline::new();
+    pipeline.apply(Create::of([Number { n: 1 }])).step("Ask").apply(ask);
+    let endpoints = ["dataflow_endpoint", "gcs_endpoint"].map(|name| format!("{name}={}", fake.url()));
+    let told = [
+        "project=p-1",
+        "region=r1",
+        "temp_location=gs://bucket/tmp",
+        "token=t",
+        &endpoints[0],
+        &endpoints[1],
+    ];
+    let told = told.into_iter().flat_map(|option| ["--option", option]);
+    let flags = ["x", "--runner", "dataflow", "--environment", "docker=ours:1", "--progress", "none"];
+    let options = Options::try_parse_from(flags.into_iter().chain(told)).unwrap();
+    let job = Job {
+        name: "asks".to_owned(),
+        graph: pipeline.build().unwrap(),
+        outputs: Vec::new(),
+        options: Default::default(),
+        decisive: Default::default(),
+    };
+    tiebeam::launch::run(&job, &options.run)
+}
+
+#[test]
+fn transforms_of_other_languages_are_asked_for_and_run_in_containers_of_their_own() {
+    let fake = Fake::start();
+    fake.with(|state| state.states = ["JOB_STATE_DONE"].into());
+    let theirs = Environment::Docker { image: "theirs:2".to_owned() };
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let service =
+        ExpansionServer::start(any, Arc::new(Times), &theirs, true, &tiebeam::portable::Guard::default())
+            .unwrap();
+    let address = service.address().to_string();
+    let config = || Row::new(Arc::new(Schema::default()), Vec::new());
+    let ask = external::schema_transform::<Number>(&address, "test:times:v1", config());
+    assert_eq!(run_external(&fake, ask), Exit::Ok);
+    let created = fake.seen("POST /v1b3/projects/p-1/locations/r1/jobs").remove(0).json();
+    let images = created["environment"]["workerPools"][0]["sdkHarnessContainerImages"].as_array().unwrap();
+    let mut images: Vec<_> = images.iter().map(|image| image["containerImage"].as_str().unwrap()).collect();
+    images.sort_unstable();
+    assert_eq!(images, ["ours:1", "theirs:2"]);
+
+    // Nothing goes out where it could not run.
+    let fake = Fake::start();
+    let python = external::python::<Number>("apache_beam.Map");
+    assert_eq!(run_external(&fake, python), Exit::BadUsage);
+    let unknown = external::schema_transform::<Number>(&address, "test:none:v1", config());
+    assert_eq!(run_external(&fake, unknown), Exit::PipelineInvalid);
+    assert!(fake.with(|state| state.seen.is_empty()));
 }

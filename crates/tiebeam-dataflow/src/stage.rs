@@ -11,6 +11,7 @@ use tiebeam_model::pipeline::{
 };
 use tiebeam_model::{Message, urns};
 use tiebeam_portable::artifacts;
+use tiebeam_worker::ENVIRONMENT;
 
 use crate::gs::GsPath;
 use crate::service::Service;
@@ -77,9 +78,11 @@ pub(crate) fn images(pipeline: &Pipeline) -> Result<Vec<Image>> {
 /// Puts the worker's program and what the steps need of a machine into the pipeline's environments.
 pub(crate) fn equip(pipeline: &mut Pipeline, program: Option<&Path>, hints: &crate::Hints) -> Result<()> {
     let components = pipeline.components.get_or_insert_default();
-    let ours = |environment: &&mut Environment| environment.urn == urns::environment::DOCKER;
-    for environment in components.environments.values_mut().filter(ours) {
-        if let Some(path) = program {
+    let docker =
+        |(_, environment): &(&String, &mut Environment)| environment.urn == urns::environment::DOCKER;
+    for (id, environment) in components.environments.iter_mut().filter(docker) {
+        // Other languages' transforms bring workers of their own.
+        if let Some(path) = program.filter(|_| id == ENVIRONMENT) {
             static_program(path)?;
             let payload = ArtifactFilePayload { path: path.display().to_string(), sha256: String::new() };
             environment.dependencies.push(ArtifactInformation {

@@ -48,11 +48,11 @@ fn pipeline(files: Vec<ArtifactInformation>) -> Pipeline {
     };
     let step = PTransform {
         unique_name: "Read/Lines".to_owned(),
-        environment_id: "rust".to_owned(),
+        environment_id: "tiebeam".to_owned(),
         ..PTransform::default()
     };
     let components = Components {
-        environments: [("rust".to_owned(), environment)].into(),
+        environments: [("tiebeam".to_owned(), environment)].into(),
         transforms: [("s1".to_owned(), step)].into(),
         ..Components::default()
     };
@@ -164,7 +164,7 @@ fn the_least_job_says_only_what_it_must() {
                     "workerHarnessContainerImage": "example/worker:1",
                     "sdkHarnessContainerImages": [{
                         "containerImage": "example/worker:1",
-                        "environmentId": "rust",
+                        "environmentId": "tiebeam",
                         "useSingleCorePerContainer": false,
                         "capabilities": ["beam:coder:bytes:v1", urns::protocol::MULTI_CORE_BUNDLE_PROCESSING],
                     }],
@@ -238,7 +238,7 @@ fn every_option_has_its_field() {
     let url = environment["sdkPipelineOptions"]["options"]["pipelineUrl"].as_str().unwrap();
     let staged = case.fake.with(|state| state.objects[url.strip_prefix("gs://").unwrap()].clone());
     let sent = Pipeline::decode(staged.as_slice()).unwrap().components.unwrap();
-    let hints = &sent.environments["rust"].resource_hints;
+    let hints = &sent.environments["tiebeam"].resource_hints;
     assert_eq!(hints["beam:resources:min_ram_bytes:v1"], "8000000000");
     assert_eq!(hints["beam:resources:accelerator:v1"], "type:nvidia-l4;count:1;install-nvidia-driver");
 }
@@ -301,7 +301,7 @@ fn files_go_up_once_and_the_pipeline_points_at_them() {
         body["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"].as_str().unwrap().to_owned();
     let staged = case.fake.with(|state| state.objects[url.strip_prefix("gs://").unwrap()].clone());
     let sent = Pipeline::decode(staged.as_slice()).unwrap().components.unwrap();
-    let sent = &sent.environments["rust"].dependencies;
+    let sent = &sent.environments["tiebeam"].dependencies;
     assert_eq!(sent.len(), 2);
     for file in sent {
         assert_eq!(file.type_urn, urns::artifact::URL);
@@ -333,7 +333,7 @@ fn a_bare_program_is_what_the_boot_program_of_an_image_looks_for() {
     let url = options["pipelineUrl"].as_str().unwrap();
     let staged = case.fake.with(|state| state.objects[url.strip_prefix("gs://").unwrap()].clone());
     let sent = Pipeline::decode(staged.as_slice()).unwrap().components.unwrap();
-    let file = &sent.environments["rust"].dependencies[0];
+    let file = &sent.environments["tiebeam"].dependencies[0];
     assert_eq!(file.role_urn, urns::artifact::GO_WORKER_BINARY);
     let payload = ArtifactUrlPayload::decode(file.type_payload.clone()).unwrap();
     assert_eq!(payload.url, format!("gs://bucket/tmp/staging/{}/worker", sha256(&elf)));
@@ -344,7 +344,7 @@ fn steps_elsewhere_than_in_containers_are_refused_before_anything_is_sent() {
     let case = Case::new();
     let mut here = pipeline(Vec::new());
     let components = here.components.as_mut().unwrap();
-    components.environments.get_mut("rust").unwrap().urn = urns::environment::EXTERNAL.to_owned();
+    components.environments.get_mut("tiebeam").unwrap().urn = urns::environment::EXTERNAL.to_owned();
     let error = case.submit(json!({}), here).err().unwrap();
     assert_eq!(error.code(), "TB0773");
     assert_eq!(error.message(), "Dataflow runs steps in containers only, not in beam:env:external:v1");

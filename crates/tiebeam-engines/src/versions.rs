@@ -7,9 +7,10 @@ use toml_edit::{DocumentMut, Item, Table};
 const TEXT: &str = include_str!("../../../engines/versions.toml");
 
 /// The poms that class paths are made from.
-const POMS: [(&str, &str); 2] = [
+const POMS: [(&str, &str); 3] = [
     ("flink", include_str!("../../../engines/flink/pom.xml")),
     ("spark", include_str!("../../../engines/spark/pom.xml")),
+    ("java", include_str!("../../../engines/java/pom.xml")),
 ];
 
 /// An engine's pom, where it has one.
@@ -38,9 +39,11 @@ impl Versions {
         Ok(table.ok_or_else(|| format!("engines/versions.toml has no table [{engine}]"))?)
     }
 
-    /// One version.
+    /// One version. What comes with a package, as in `name[extra]`, is not part of its name.
     pub fn of(&self, engine: &str, part: &str) -> Result<&str> {
-        let version = self.table(engine)?.get(part).and_then(Item::as_str);
+        let mut all = self.table(engine)?.iter();
+        let named = all.find(|(name, _)| name.split('[').next() == Some(part));
+        let version = named.and_then(|(_, item)| item.as_str());
         Ok(version.ok_or_else(|| format!("[{engine}] of engines/versions.toml lacks `{part}`"))?)
     }
 
@@ -68,11 +71,20 @@ mod tests {
             ("maven", "dependency-plugin"),
             ("flink", "beam"),
             ("spark", "beam"),
+            ("java", "beam"),
         ] {
             assert!(!versions.of(engine, part).unwrap().is_empty(), "{engine} {part}");
         }
         let of = |part| versions.of("flink", part).unwrap();
         assert!(of("flink").starts_with(&format!("{}.", of("runner"))), "Beam's runner is of another Flink");
+    }
+
+    #[test]
+    fn what_comes_with_a_package_is_not_its_name() {
+        let versions = Versions::parse("[python]\nb = \"2\"\n\"a[x,y]\" = \"1\"\n").unwrap();
+        assert_eq!(versions.of("python", "a"), Ok("1"));
+        assert_eq!(versions.of("python", "b"), Ok("2"));
+        assert_eq!(versions.all("python").unwrap()[1].0, "a[x,y]");
     }
 
     #[test]

@@ -1,24 +1,22 @@
 //! Model files that came with a job to this machine, under the paths that the pipeline names.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::OnceLock;
 
-static STAGED: RwLock<BTreeMap<PathBuf, PathBuf>> = RwLock::new(BTreeMap::new());
+type Find = dyn Fn(&Path) -> Option<PathBuf> + Send + Sync;
 
-/// Says where a file lies on this machine that has another path in the pipeline. Called by workers before any model loads.
-pub fn register(path: PathBuf, here: PathBuf) {
-    STAGED.write().unwrap_or_else(PoisonError::into_inner).insert(path, here);
+static STAGED: OnceLock<Box<Find>> = OnceLock::new();
+
+/// Says how to find a file on this machine that has another path in the pipeline. Called by workers before they build a
+/// pipeline; the first to say so is heard.
+pub fn find_by(find: impl Fn(&Path) -> Option<PathBuf> + Send + Sync + 'static) {
+    let _ = STAGED.set(Box::new(find));
 }
 
 /// Where to open a file of that path: where it says, or, if nothing is there, where the job's files were put.
 pub fn local(path: &Path) -> PathBuf {
-    if !path.exists()
-        && let Some(here) = STAGED.read().unwrap_or_else(PoisonError::into_inner).get(path)
-    {
-        return here.clone();
-    }
-    path.to_owned()
+    let staged = || if path.exists() { None } else { STAGED.get()?(path) };
+    staged().unwrap_or_else(|| path.to_owned())
 }
 
 #[cfg(test)]
@@ -31,8 +29,10 @@ mod tests {
         let (own, came) = (folder.path().join("own"), folder.path().join("came"));
         std::fs::write(&came, b"came").unwrap();
         assert_eq!(local(&own), own, "nothing is known of it");
-        register(own.clone(), came.clone());
+        let (named, there) = (own.clone(), came.clone());
+        find_by(move |path| (path == named).then(|| there.clone()));
         assert_eq!(local(&own), came);
+        assert_eq!(local(&folder.path().join("other")), folder.path().join("other"));
         std::fs::write(&own, b"own").unwrap();
         assert_eq!(local(&own), own);
     }

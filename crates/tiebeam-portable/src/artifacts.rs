@@ -22,12 +22,12 @@ use tiebeam_model::{Message, urns};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::wire::{Identity, connect, refused, runtime};
+use crate::wire::{connect, connect_worker, refused, runtime};
 
 /// A piece of a file on the wire: below the 4 MiB that gRPC servers take unless told.
 const PIECE: usize = 2 << 20;
 /// Pieces that wait for the network.
-const WAITING: usize = 4;
+pub(crate) const WAITING: usize = 4;
 
 /// A file that a job takes along.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,16 +112,9 @@ pub(crate) async fn stage(address: &str, token: &str, offered: &[ArtifactInforma
             }
             Some(Request::GetArtifact(request)) => {
                 let path = offered_path(request, offered)?;
-                let mut file = File::open(&path).map_err(|error| unreadable(&path, error))?;
-                loop {
-                    let mut piece = vec![0; PIECE];
-                    let n = file.read(&mut piece).map_err(|error| unreadable(&path, error))?;
-                    if n == 0 {
-                        break;
-                    }
-                    piece.truncate(n);
-                    let data = GetArtifactResponse { data: Bytes::from(piece) };
-                    let response = Response::GetArtifactResponse(data);
+                let mut file = open(&path)?;
+                while let Some(data) = next_piece(&mut file, &path)? {
+                    let response = Response::GetArtifactResponse(GetArtifactResponse { data });
                     let wrapper = ArtifactResponseWrapper { response: Some(response), ..Default::default() };
                     answers.send(wrapper).await.map_err(gone)?;
                 }
@@ -132,6 +125,19 @@ pub(crate) async fn stage(address: &str, token: &str, offered: &[ArtifactInforma
         }
     }
     Ok(())
+}
+
+/// The next piece of a file, of a size that goes through every gRPC server; none at its end.
+pub(crate) fn next_piece(file: &mut File, path: &Path) -> Result<Option<Bytes>> {
+    let mut piece = vec![0; PIECE];
+    let n = file.read(&mut piece).map_err(|error| unreadable(path, error))?;
+    piece.truncate(n);
+    Ok((n > 0).then(|| Bytes::from(piece)))
+}
+
+/// Opens a file that travels.
+pub(crate) fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|error| unreadable(path, error))
 }
 
 fn last(response: Response) -> ArtifactResponseWrapper {
@@ -160,34 +166,63 @@ pub fn fetched(name: &str) -> Option<PathBuf> {
     FETCHED.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
 }
 
-/// The pipeline's files that came with the job, with where they lie now.
-pub fn placed(files: &[PathBuf]) -> Vec<(PathBuf, PathBuf)> {
-    files.iter().filter_map(|path| Some((path.clone(), fetched(&StagedFile::of(path).name)?))).collect()
+/// Where a file of that path in the pipeline lies in this worker, if it came with the job.
+pub fn placed(path: &Path) -> Option<PathBuf> {
+    fetched(&StagedFile::of(path).name)
 }
 
-/// Fetches a job's files into a folder of this machine, unless they are there from an earlier worker; checks their SHA-256.
+/// Fetches a job's files into a folder of this machine and remembers them for the worker's steps.
 ///
 /// # Errors
-/// When the engine can't be reached, a file is not the one that was staged, or the disk is full.
+/// As [`fetch`].
 pub(crate) fn fetch_files(
     address: &str,
     worker: &str,
     files: &[ArtifactInformation],
     folder: Option<&Path>,
 ) -> Result<()> {
+    for (file, path) in fetch("the engine's artifact service", address, worker, files, folder)? {
+        FETCHED.lock().unwrap_or_else(PoisonError::into_inner).insert(staged_name(&file), path);
+    }
+    Ok(())
+}
+
+/// Fetches what an environment of an expansion service's wants, and describes it as files of this machine.
+///
+/// # Errors
+/// As [`fetch`].
+pub(crate) fn fetch_foreign(
+    address: &str,
+    files: &[ArtifactInformation],
+) -> Result<Vec<ArtifactInformation>> {
+    let fetched = fetch("the expansion service", address, "expansion", files, None)?;
+    let here = fetched.into_iter().map(|(file, path)| {
+        let payload = ArtifactFilePayload { path: path.display().to_string(), sha256: sha256(&path)? };
+        Ok(ArtifactInformation {
+            type_urn: urns::artifact::FILE.to_owned(),
+            type_payload: payload.encode_to_vec().into(),
+            ..file
+        })
+    });
+    here.collect()
+}
+
+/// Fetches files into a folder of this machine, unless they are there from an earlier time; checks their SHA-256. Gives each
+/// with where it lies.
+///
+/// # Errors
+/// When the service can't be reached, a file is not the one that was staged, or the disk is full.
+fn fetch(
+    what: &str,
+    address: &str,
+    asker: &str,
+    files: &[ArtifactInformation],
+    folder: Option<&Path>,
+) -> Result<Vec<(ArtifactInformation, PathBuf)>> {
     let folder = folder.map_or_else(std::env::temp_dir, Path::to_path_buf).join("tiebeam-artifacts");
-    let unwritable = |path: &Path, error: std::io::Error| {
-        Error::new(
-            ErrorKind::Io,
-            "TB0714",
-            format!("a file that comes with the job cannot be written to {}", path.display()),
-        )
-        .with_source(error)
-    };
     std::fs::create_dir_all(&folder).map_err(|error| unwritable(&folder, error))?;
-    let identity = Identity::of_worker(worker)?;
     runtime()?.block_on(async {
-        let channel = connect("the engine's artifact service", address).await?;
+        let (channel, identity) = connect_worker(what, address, asker).await?;
         let mut client = ArtifactRetrievalServiceClient::with_interceptor(channel, identity)
             .max_decoding_message_size(usize::MAX);
         let request = ResolveArtifactsRequest {
@@ -196,6 +231,7 @@ pub(crate) fn fetch_files(
         };
         let resolved =
             client.resolve_artifacts(request).await.map_err(refused("asking for the job's files"))?;
+        let mut fetched = Vec::new();
         for file in resolved.into_inner().replacements {
             let name = staged_name(&file);
             let wanted = ArtifactFilePayload::decode(file.type_payload.clone()).map_err(Error::user)?.sha256;
@@ -203,7 +239,7 @@ pub(crate) fn fetch_files(
             let known = folder.join(if wanted.is_empty() { safe(&name) } else { wanted.clone() });
             let is_there = !wanted.is_empty() && known.is_file();
             if !is_there {
-                let draft = folder.join(format!("{}.{worker}.part", safe(&name)));
+                let draft = folder.join(format!("{}.{}.{asker}.part", safe(&name), std::process::id()));
                 let mut out = File::create(&draft).map_err(|error| unwritable(&draft, error))?;
                 let mut hash = Sha256::new();
                 let request = GetArtifactRequest { artifact: Some(file.clone()) };
@@ -213,24 +249,37 @@ pub(crate) fn fetch_files(
                     hash.update(&piece.data);
                     out.write_all(&piece.data).map_err(|error| unwritable(&draft, error))?;
                 }
-                let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-                if !wanted.is_empty() && found != wanted {
-                    return Err(Error::new(
-                        ErrorKind::Io,
-                        "TB0715",
-                        format!(
-                            "the file `{name}` that comes with the job has SHA-256 {found}, wanted {wanted}"
-                        ),
-                    )
-                    .with_retryable(true));
-                }
+                is_wanted(&name, hash, &wanted)?;
                 drop(out);
                 std::fs::rename(&draft, &known).map_err(|error| unwritable(&known, error))?;
             }
-            FETCHED.lock().unwrap_or_else(PoisonError::into_inner).insert(name, known);
+            fetched.push((file, known));
         }
-        Ok(())
+        Ok(fetched)
     })
+}
+
+fn unwritable(path: &Path, error: std::io::Error) -> Error {
+    Error::new(
+        ErrorKind::Io,
+        "TB0714",
+        format!("a file that comes with the job cannot be written to {}", path.display()),
+    )
+    .with_source(error)
+}
+
+/// Whether what came has the SHA-256 of what was staged, where that is known.
+fn is_wanted(name: &str, found: Sha256, wanted: &str) -> Result<()> {
+    let found: String = found.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    if wanted.is_empty() || found == wanted {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Io,
+        "TB0715",
+        format!("the file `{name}` that comes with the job has SHA-256 {found}, wanted {wanted}"),
+    )
+    .with_retryable(true))
 }
 
 /// The name under which a file was staged; its path's last part where its role has none.

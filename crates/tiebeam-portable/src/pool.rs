@@ -285,7 +285,7 @@ impl BeamFnExternalWorkerPool for Service {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -61,6 +61,14 @@ pub(crate) async fn connect_as(what: &str, address: &str, credentials: &Credenti
     Ok(InterceptedService::new(connected(what, address, credentials).await?, bearer))
 }
 
+/// As [`connect_client`], for calls that say who asks.
+pub(crate) async fn connect_worker(what: &str, address: &str, id: &str) -> Result<(Channel, Identity)> {
+    let credentials = Credentials::of_environment()?;
+    let bearer = credentials.bearer(address.starts_with("https://"))?;
+    let channel = connected(what, address, &credentials).await?;
+    Ok((channel, Identity { bearer, ..Identity::of_worker(id)? }))
+}
+
 /// A channel to an engine's `host:port`; it is connected when this returns.
 ///
 /// # Errors
@@ -112,6 +120,7 @@ impl std::error::Error for Chain {}
 #[derive(Clone, Default)]
 pub(crate) struct Identity {
     worker_id: Option<MetadataValue<Ascii>>,
+    bearer: Bearer,
 }
 
 impl Identity {
@@ -119,7 +128,7 @@ impl Identity {
         let worker_id = MetadataValue::try_from(id).map_err(|_| {
             Error::new(ErrorKind::InvalidArgument, "TB0703", format!("`{id}` cannot be a worker's id"))
         })?;
-        Ok(Identity { worker_id: Some(worker_id) })
+        Ok(Identity { worker_id: Some(worker_id), bearer: Bearer::default() })
     }
 }
 
@@ -128,7 +137,7 @@ impl Interceptor for Identity {
         if let Some(id) = &self.worker_id {
             request.metadata_mut().insert("worker_id", id.clone());
         }
-        Ok(request)
+        self.bearer.call(request)
     }
 }
 

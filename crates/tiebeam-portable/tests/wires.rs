@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Tests stop at the first surprise.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -9,14 +10,16 @@ use std::sync::{Arc, Mutex};
 use tiebeam_core::{Error, ErrorKind};
 use tiebeam_graph::Graph;
 use tiebeam_model::fn_api::beam_fn_control_server::{BeamFnControl, BeamFnControlServer};
+use tiebeam_model::fn_api::beam_fn_data_server::{BeamFnData, BeamFnDataServer};
 use tiebeam_model::fn_api::beam_fn_external_worker_pool_client::BeamFnExternalWorkerPoolClient;
 use tiebeam_model::fn_api::provision_service_server::{ProvisionService, ProvisionServiceServer};
 use tiebeam_model::fn_api::{
-    GetProcessBundleDescriptorRequest, GetProvisionInfoRequest, GetProvisionInfoResponse, InstructionRequest,
-    InstructionResponse, ProcessBundleDescriptor, ProcessBundleRequest, ProvisionInfo, StartWorkerRequest,
-    StopWorkerRequest, instruction_request,
+    Elements, GetProcessBundleDescriptorRequest, GetProvisionInfoRequest, GetProvisionInfoResponse,
+    InstructionRequest, InstructionResponse, ProcessBundleDescriptor, ProcessBundleRequest, ProvisionInfo,
+    RemoteGrpcPort, StartWorkerRequest, StopWorkerRequest, instruction_request,
 };
-use tiebeam_model::pipeline::ApiServiceDescriptor;
+use tiebeam_model::pipeline::{ApiServiceDescriptor, FunctionSpec, PTransform};
+use tiebeam_model::{Message, urns};
 use tiebeam_portable::{JobOptions, PoolWorkers, WorkerPool, to_struct};
 use tiebeam_worker::{Steps, WorkerOptions};
 use tokio::runtime::Runtime;
@@ -69,7 +72,33 @@ impl BeamFnControl for Runner {
         request: Request<GetProcessBundleDescriptorRequest>,
     ) -> Result<Response<ProcessBundleDescriptor>, Status> {
         worker_id(&request)?;
-        Err(Status::not_found("there is no such stage"))
+        let url = match request.get_ref().process_bundle_descriptor_id.as_str() {
+            "with-elements" => request.local_addr().unwrap().to_string(),
+            _ => return Err(Status::not_found("there is no such stage")),
+        };
+        let endpoint = ApiServiceDescriptor { url, ..Default::default() };
+        let port = RemoteGrpcPort { api_service_descriptor: Some(endpoint), ..Default::default() };
+        let urn = urns::transform::DATA_SOURCE.to_owned();
+        let spec = Some(FunctionSpec { urn, payload: port.encode_to_vec().into() });
+        let source = PTransform { spec, ..Default::default() };
+        let transforms = BTreeMap::from([("source".to_owned(), source)]);
+        Ok(Response::new(ProcessBundleDescriptor { transforms, ..Default::default() }))
+    }
+}
+
+/// Tells who opens a stream for elements, and gives none.
+struct Data(mpsc::UnboundedSender<String>);
+
+#[tonic::async_trait]
+impl BeamFnData for Data {
+    type DataStream = Pin<Box<dyn Stream<Item = Result<Elements, Status>> + Send>>;
+
+    async fn data(
+        &self,
+        request: Request<Streaming<Elements>>,
+    ) -> Result<Response<Self::DataStream>, Status> {
+        let _ = self.0.send(worker_id(&request)?);
+        Ok(Response::new(Box::pin(tokio_stream::pending())))
     }
 }
 
@@ -92,6 +121,8 @@ struct Bench {
     runtime: Runtime,
     endpoint: ApiServiceDescriptor,
     answers: mpsc::UnboundedReceiver<(String, InstructionResponse)>,
+    /// Who has opened a stream for elements.
+    streams: mpsc::UnboundedReceiver<String>,
     open: Arc<Mutex<Vec<mpsc::Sender<Result<InstructionRequest, Status>>>>>,
     pool: WorkerPool,
 }
@@ -107,18 +138,20 @@ impl Bench {
         let open: Arc<Mutex<Vec<_>>> = Arc::default();
         let runner = Runner { instructions, options, answers: sender, open: open.clone() };
         let provision = Provision(runner.options.clone());
+        let (opened, streams) = mpsc::unbounded_channel();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = listener.local_addr().unwrap().to_string();
         runtime.spawn(
             tonic::transport::Server::builder()
                 .add_service(BeamFnControlServer::new(runner))
                 .add_service(ProvisionServiceServer::new(provision))
+                .add_service(BeamFnDataServer::new(Data(opened)))
                 .serve_with_incoming(TcpListenerStream::new(listener)),
         );
         let workers = PoolWorkers::Threads { build: Arc::new(build), options: WorkerOptions::default() };
         let pool = WorkerPool::start(SocketAddr::from(([127, 0, 0, 1], 0)), workers).unwrap();
         let endpoint = ApiServiceDescriptor { url, ..Default::default() };
-        Bench { runtime, endpoint, answers, open, pool }
+        Bench { runtime, endpoint, answers, streams, open, pool }
     }
 
     /// Asks the pool for a worker; gives what it has against it.
@@ -154,8 +187,12 @@ impl Bench {
 }
 
 fn bundle(id: &str) -> InstructionRequest {
+    bundle_of(id, "s1")
+}
+
+fn bundle_of(id: &str, stage: &str) -> InstructionRequest {
     let request =
-        ProcessBundleRequest { process_bundle_descriptor_id: "s1".to_owned(), ..Default::default() };
+        ProcessBundleRequest { process_bundle_descriptor_id: stage.to_owned(), ..Default::default() };
     InstructionRequest {
         instruction_id: id.to_owned(),
         request: Some(instruction_request::Request::ProcessBundle(request)),
@@ -201,6 +238,21 @@ fn a_pipeline_that_cannot_be_built_is_told_to_the_job_and_not_only_to_the_log() 
     bench.start("w1");
     let error = bench.answer().1.error;
     assert!(error.contains("panicked while it built the pipeline in a worker: no such table"), "{error}");
+}
+
+/// Java's engines hear of no failure before the streams of the bundle's elements are there.
+#[test]
+fn a_bundle_that_fails_before_it_begins_has_its_streams_open() {
+    let refused = || Error::new(ErrorKind::InvalidPipeline, "TB0000", "no such pipeline");
+    for (build, want) in [(false, "error[TB0000]: no such pipeline"), (true, "error[TB05")] {
+        let bundles = vec![bundle_of("i1", "with-elements")];
+        let mut bench =
+            Bench::new(bundles, JobOptions::new(), move |_| if build { Ok(empty()) } else { Err(refused()) });
+        bench.start("w1");
+        let error = bench.answer().1.error;
+        assert!(error.starts_with(want), "{error}");
+        assert_eq!(bench.streams.blocking_recv().unwrap(), "w1");
+    }
 }
 
 #[test]

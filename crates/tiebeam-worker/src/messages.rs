@@ -18,7 +18,7 @@ use crate::payload::Steps;
 use crate::windowing::{strategy_to_proto, window_fn_to_proto};
 
 /// The id of the one environment that all our steps run in.
-pub(crate) const ENVIRONMENT: &str = "tiebeam";
+pub const ENVIRONMENT: &str = "tiebeam";
 
 /// Gathers coders and windowing strategies while transforms are written.
 pub(crate) struct Messages<'a> {

@@ -133,6 +133,37 @@ pipeline:
 }
 
 #[test]
+fn the_files_of_models_travel_with_the_pipeline() {
+    let yaml = "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {elements: [{value: 20}]}
+    - type: RunInference
+      config:
+        model_handler:
+          type: OnnxModelHandlerNumpy
+          config: {model_uri: ../../fixtures/models/ten.onnx, inputs: {x: value}}
+    - type: RunInference
+      config:
+        inference_tag: five
+        model_handler:
+          type: PytorchModelHandlerTensor
+          config:
+            state_dict_path: ../../fixtures/models/five.pth
+            model_class: LinearRegression
+            model_params: {input_dim: 1, output_dim: 1}
+            inputs: {x: value}
+";
+    let environment = Environment::new(|_, _| {}, |_| Ok(()));
+    let loaded = load("p.yaml", yaml, &Variables::new(), &environment).map_err(|report| report.render(false));
+    let files = &loaded.unwrap().graph.files;
+    let wanted = ["ten.onnx", "five.pth"].map(|name| format!("../../fixtures/models/{name}"));
+    assert_eq!(*files, wanted.map(std::path::PathBuf::from));
+}
+
+#[test]
 fn rows_that_fail_go_to_the_error_output() {
     check(
         "

@@ -48,26 +48,31 @@ pub(crate) fn run(arguments: &[&str]) -> Outcome<bool> {
     }
     let layout = Layout::of_cache()?;
     if !matches!(installed("flink", &layout, &Versions::built_in()?)?, State::Ready(_)) {
-        say("drill skipped: flink is not installed (cargo xtask engines install flink)");
+        say("skipped: flink is not installed (cargo xtask engines install flink)");
+        say(format_args!("drill: 0 passed, 0 failed, {} skipped", names.len()));
         return Ok(true);
     }
     let bench = Bench::new(&layout, elements)?;
-    let mut is_right = true;
+    let (mut passed, mut failed) = (0, 0);
     for name in names {
         let done = match name {
             "million" => bench.million(&layout),
             _ => bench.kill(),
         };
         match done {
-            Ok(told) => say(format_args!("drill {name}: ok\n{told}")),
+            Ok(told) => {
+                passed += 1;
+                say(format_args!("drill {name}: ok\n{told}"));
+            }
             Err(why) => {
-                is_right = false;
+                failed += 1;
                 say(format_args!("drill {name}: FAILED: {why}"));
             }
         }
     }
     let _ = fs::remove_dir_all(&bench.files);
-    Ok(is_right)
+    say(format_args!("drill: {passed} passed, {failed} failed, 0 skipped"));
+    Ok(failed == 0)
 }
 
 /// What the drills share: the input, the lines that are right, the program.

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tiebeam_engines::{Engine, Group, Kind, Layout, Settings, State, Versions, installed};
 
-use super::cases::{self, Case, Output};
+use super::cases::{self, Case, Output, Places, Right, placed};
 use super::table::{Cell, Results};
+use crate::fetch;
 use crate::say;
 
 /// What is asked for on the command line.
@@ -57,15 +59,21 @@ pub(crate) fn run(arguments: &[&str]) -> Result<bool, String> {
     let layout = Layout::of_cache()?;
     let (files, logs) = layout.scratch("test")?;
     let programs = build(&cases)?;
-    let bench = Bench { programs, files, logs };
+    let place = |name| match installed(name, &layout, &Versions::built_in()?)? {
+        State::Ready(place) => Ok::<_, String>(Some(place)),
+        State::Missing(_) => Ok(None),
+    };
+    let python = place("python")?.map(|place| place.join("bin/python"));
+    let java = place("java")?.map(|place| place.join("lib"));
+    let bench = Bench { programs, python, java, files, logs };
 
     let mut results = Results { columns: vec!["embedded".to_owned()], rows: Vec::with_capacity(cases.len()) };
     let mut expected = Vec::with_capacity(cases.len());
     for case in &cases {
-        let (cell, lines) = bench.embedded(case)?;
+        let (cell, right) = bench.embedded(case)?;
         tell(case, "embedded", &cell);
         results.rows.push((case.name.clone(), vec![cell]));
-        expected.push(lines);
+        expected.push(right);
     }
     for kind in wanted.engines() {
         results.columns.push(kind.name().to_owned());
@@ -84,7 +92,8 @@ pub(crate) fn run(arguments: &[&str]) -> Result<bool, String> {
 fn tell(case: &Case, place: &str, cell: &Cell) {
     let why = match cell {
         Cell::Failed(_, reason) | Cell::Skipped(reason) => format!(": {reason}"),
-        Cell::Passed(_) | Cell::Absent => String::new(),
+        Cell::Passed(_) => String::new(),
+        Cell::Absent => return,
     };
     say(format_args!("{} on {place}: {cell}{why}", case.name));
 }
@@ -95,18 +104,29 @@ fn column(
     layout: &Layout,
     kind: Kind,
     cases: &[Case],
-    expected: &[Option<Vec<String>>],
+    expected: &[Option<Right>],
 ) -> Result<Vec<Cell>, String> {
     let installation = kind.installation();
-    let here = matches!(installed(installation, layout, &Versions::built_in()?)?, State::Ready(_));
+    let versions = Versions::built_in()?;
+    let here = |name: &str| Ok(matches!(installed(name, layout, &versions)?, State::Ready(_)));
+    let here =
+        |name: &str| -> Result<bool, String> { here(name).map_err(|e: tiebeam_engines::Error| e.into()) };
     let mut shared: Option<Engine> = None;
     let mut cells = Vec::with_capacity(cases.len());
     for (case, expected) in cases.iter().zip(expected) {
+        let wanted = case.requires.iter().map(String::as_str).chain([installation]);
+        let mut missing = None;
+        for name in wanted {
+            if !here(name)? {
+                missing = Some(name);
+            }
+        }
         let cell = match expected {
             _ if !case.is_for(kind) => Cell::Absent,
-            _ if !here => Cell::Skipped(format!(
-                "{installation} is not installed (cargo xtask engines install {installation})"
-            )),
+            _ if missing.is_some() => {
+                let name = missing.unwrap_or_default();
+                Cell::Skipped(format!("{name} is not installed (cargo xtask engines install {name})"))
+            }
             None => Cell::Skipped("the embedded runner did not say what is right".to_owned()),
             Some(expected) if case.flink.is_empty() => match started(&mut shared, kind) {
                 Ok(engine) => bench.portable(case, engine, kind, expected)?,
@@ -147,7 +167,7 @@ fn started(shared: &mut Option<Engine>, kind: Kind) -> Result<&mut Engine, Strin
 
 /// Builds what the cases run; the programs' paths by their names.
 fn build(cases: &[Case]) -> Result<BTreeMap<String, PathBuf>, String> {
-    programs(cases.iter().map(|case| case.program.as_str()).collect())
+    programs(cases.iter().flat_map(Case::programs).collect())
 }
 
 /// Builds examples, and `tiebeam` itself; their paths by their names.
@@ -192,107 +212,236 @@ pub(super) fn root() -> PathBuf {
 /// What the cases have in common.
 struct Bench {
     programs: BTreeMap<String, PathBuf>,
+    /// The Python with Beam in it, where it is installed.
+    python: Option<PathBuf>,
+    /// The jars of Java pipelines, where they are installed.
+    java: Option<PathBuf>,
     files: PathBuf,
     logs: PathBuf,
 }
 
+/// How a program ended.
+struct Ended {
+    status: ExitStatus,
+    /// What it wrote to stderr.
+    said: String,
+    /// Its sorted lines, where it ended well.
+    lines: Vec<String>,
+    log: PathBuf,
+}
+
+/// Where a case runs, and on what it has no influence.
+struct Place<'a> {
+    name: &'a str,
+    /// What else has gone wrong.
+    trouble: &'a mut dyn FnMut() -> Option<String>,
+}
+
 impl Bench {
-    /// A case as it is, and the lines that are right from now on.
-    fn embedded(&self, case: &Case) -> Result<(Cell, Option<Vec<String>>), String> {
+    /// A case as it is, and what is right from now on.
+    fn embedded(&self, case: &Case) -> Result<(Cell, Option<Right>), String> {
         if let Some(reason) = case.lacks()? {
             return Ok((Cell::Skipped(reason), None));
         }
+        if !case.is_embedded() {
+            return Ok((Cell::Absent, case.right.clone()));
+        }
         let begun = Instant::now();
-        Ok(match self.lines(case, "embedded", |out| case.embedded(out), &mut || None)? {
-            Ok(lines) if lines.is_empty() => {
-                (Cell::Failed(begun.elapsed(), "it wrote not one line".to_owned()), None)
-            }
-            Ok(lines) => (Cell::Passed(begun.elapsed()), Some(lines)),
-            Err(reason) => (Cell::Failed(begun.elapsed(), reason), None),
+        let mut place = Place { name: "embedded", trouble: &mut || None };
+        let ended = self.run(case, &mut place, |places| case.embedded(places))?;
+        let failed = |reason| (Cell::Failed(begun.elapsed(), reason), None);
+        Ok(match (ended, &case.right) {
+            (Err(reason), _) => failed(reason),
+            (Ok(ended), Some(right)) => match self.wrong(case, "embedded", right, &ended)? {
+                None => (Cell::Passed(begun.elapsed()), Some(right.clone())),
+                Some(reason) => failed(reason),
+            },
+            (Ok(ended), None) if !ended.status.success() => failed(ended.why()),
+            (Ok(ended), None) if ended.lines.is_empty() => failed("it wrote not one line".to_owned()),
+            (Ok(ended), None) => (Cell::Passed(begun.elapsed()), Some(Right::Lines(ended.lines))),
         })
     }
 
     /// A case on an engine.
-    fn portable(
-        &self,
-        case: &Case,
-        engine: &mut Engine,
-        kind: Kind,
-        expected: &[String],
-    ) -> Result<Cell, String> {
+    fn portable(&self, case: &Case, engine: &mut Engine, kind: Kind, right: &Right) -> Result<Cell, String> {
         let begun = Instant::now();
         let endpoint = engine.endpoint();
-        let arguments = |out: &Path| case.portable(out, &endpoint);
-        let lines = self.lines(case, kind.name(), arguments, &mut || engine.failure().map(String::from))?;
+        let mut place = Place { name: kind.name(), trouble: &mut || engine.failure().map(String::from) };
+        let ended = self.run(case, &mut place, |places| case.portable(places, &endpoint))?;
         let time = begun.elapsed();
-        Ok(match lines {
-            Err(reason) => Cell::Failed(time, reason),
-            Ok(lines) if lines == expected => Cell::Passed(time),
-            Ok(lines) => {
-                let kept = self.logs.join(format!("{}-{kind}", case.name));
+        let wrong = match ended {
+            Err(reason) => Some(reason),
+            Ok(ended) => self.wrong(case, kind.name(), right, &ended)?,
+        };
+        Ok(wrong.map_or(Cell::Passed(time), |reason| Cell::Failed(time, reason)))
+    }
+
+    /// What is not right.
+    fn wrong(
+        &self,
+        case: &Case,
+        place: &str,
+        right: &Right,
+        ended: &Ended,
+    ) -> Result<Option<String>, String> {
+        match right {
+            Right::Failure(_) if ended.status.success() => Ok(Some("it ended well".to_owned())),
+            Right::Failure(texts) => {
+                let missing = texts.iter().find(|text| !ended.said.contains(*text));
+                Ok(missing.map(|text| format!("it did not say `{text}`: {}", ended.why())))
+            }
+            Right::Lines(_) if !ended.status.success() => Ok(Some(ended.why())),
+            Right::Lines(expected) if *expected == ended.lines => Ok(None),
+            Right::Lines(expected) => {
+                let kept = self.logs.join(format!("{}-{place}", case.name));
                 let write = |ending: &str, lines: &[String]| {
                     let file = kept.with_extension(ending);
                     fs::write(&file, lines.join("\n") + "\n")
                         .map_err(|e| format!("cannot write {}: {e}", file.display()))
                 };
                 write("expected", expected)?;
-                write("got", &lines)?;
-                Cell::Failed(time, format!("{}, all in {}.got", difference(expected, &lines), kept.display()))
+                write("got", &ended.lines)?;
+                Ok(Some(format!("{}, all in {}.got", difference(expected, &ended.lines), kept.display())))
             }
-        })
+        }
     }
 
-    /// Runs a case in a directory of its own; its sorted lines, or why there are none. `trouble` says what else has gone wrong.
-    fn lines(
+    /// Runs a case in a directory of its own to its end, or says why that did not come.
+    fn run(
         &self,
         case: &Case,
-        place: &str,
-        arguments: impl Fn(&Path) -> Result<Vec<String>, String>,
-        trouble: &mut dyn FnMut() -> Option<String>,
-    ) -> Result<Result<Vec<String>, String>, String> {
-        let files = self.files.join(&case.name).join(place);
+        place: &mut Place<'_>,
+        arguments: impl Fn(&Places) -> Vec<String>,
+    ) -> Result<Result<Ended, String>, String> {
+        let files = self.files.join(&case.name).join(place.name);
         let out = files.join("out");
         fs::create_dir_all(&out).map_err(|e| format!("cannot create {}: {e}", out.display()))?;
-        let program =
-            self.programs.get(&case.program).ok_or_else(|| format!("there is no `{}`", case.program))?;
-        let named = |ending: &str| self.logs.join(format!("{}-{place}.{ending}", case.name));
-        let (log, stdout) = (named("log"), named("stdout"));
-        let create =
-            |path: &Path| File::create(path).map_err(|e| format!("cannot create {}: {e}", path.display()));
-        let mut command = Command::new(program);
-        command.args(arguments(&out)?).current_dir(root());
-        command.stdout(create(&stdout)?).stderr(create(&log)?);
-
         let mut group = Group::new(&files)?;
+        let mut places = Places::new();
+        for (name, path) in [("out", &out), ("files", &files), ("cache", &fetch::cache()?), ("root", &root())]
+        {
+            places.insert(name.to_owned(), path.display().to_string());
+        }
+        for (name, path) in &self.programs {
+            places.insert(format!("program:{name}"), path.display().to_string());
+        }
+        if let Some(jars) = &self.java {
+            places.insert("java".to_owned(), jars.display().to_string());
+        }
+        if let Err(reason) = self.make_ready(case, place.name, &files, &mut group, &mut places)? {
+            return Ok(Err(reason));
+        }
+        let named = |ending: &str| self.logs.join(format!("{}-{}.{ending}", case.name, place.name));
+        let (log, stdout) = (named("log"), named("stdout"));
+        let mut command = self.command(&case.program)?;
+        command.args(arguments(&places)).stdout(create(&stdout)?).stderr(create(&log)?);
         group.join(&case.name, command, &log)?;
         let begun = Instant::now();
         let status = loop {
-            if let Some((_, status, _)) = group.ended().next() {
+            let ended = group.ended().find(|(name, ..)| *name == case.name);
+            if let Some((_, status, _)) = ended {
                 break status;
             }
             if begun.elapsed() > case.patience {
                 let seconds = case.patience.as_secs();
                 return Ok(Err(format!("it did not end in {seconds} s ({})", log.display())));
             }
-            if let Some(trouble) = trouble() {
+            if let Some(trouble) = (place.trouble)() {
                 return Ok(Err(trouble));
             }
             std::thread::sleep(Duration::from_millis(20));
         };
-        if !status.success() {
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            return Ok(Err(format!("{status}: {} ({})", complaint(&said), log.display())));
-        }
         let mut lines = match case.output {
+            _ if !status.success() => Vec::new(),
             Output::Files => lines_below(&out)?,
-            Output::Stdout => {
-                let text = fs::read_to_string(&stdout).map_err(|e| format!("{}: {e}", stdout.display()))?;
-                text.lines().map(str::to_owned).collect()
-            }
+            Output::Stdout => text_of(&stdout)?.lines().map(str::to_owned).collect(),
         };
         lines.sort_unstable();
-        Ok(Ok(lines))
+        Ok(Ok(Ended { status, said: text_of(&log)?, lines, log }))
     }
+
+    /// What a case finds when it starts: its files, its worker's script, and what runs beside it.
+    fn make_ready(
+        &self,
+        case: &Case,
+        place: &str,
+        files: &Path,
+        group: &mut Group,
+        places: &mut Places,
+    ) -> Result<Result<(), String>, String> {
+        if let Some(script) = &case.before {
+            let done = Command::new("sh").args(["-ec", &placed(script, places)]).current_dir(root()).status();
+            if !done.map_err(|e| format!("cannot run sh: {e}"))?.success() {
+                return Ok(Err("its script `before` failed".to_owned()));
+            }
+        }
+        if let Some(script) = &case.worker {
+            let path = files.join("worker");
+            fs::write(&path, format!("#!/bin/sh\n{}\n", placed(script, places)))
+                .map_err(|e| e.to_string())?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(|e| e.to_string())?;
+            places.insert("worker".to_owned(), path.display().to_string());
+        }
+        for service in &case.services {
+            let named =
+                |ending: &str| self.logs.join(format!("{}-{place}-{}.{ending}", case.name, service.name));
+            let (log, stdout) = (named("log"), named("stdout"));
+            let mut command = self.command(&service.program)?;
+            command.args(service.arguments.iter().map(|argument| placed(argument, places)));
+            command.stdout(create(&stdout)?).stderr(create(&log)?);
+            group.join(&service.name, command, &log)?;
+            let begun = Instant::now();
+            let address = loop {
+                // Its first line ends in its address.
+                let said = text_of(&stdout)?;
+                if let Some((first, _)) = said.split_once('\n') {
+                    break first.rsplit(' ').next().unwrap_or_default().to_owned();
+                }
+                if group.ended().next().is_some() || begun.elapsed() > SERVICE {
+                    let reason = complaint(&text_of(&log)?);
+                    return Ok(Err(format!("{} does not run: {reason} ({})", service.name, log.display())));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            };
+            places.insert(service.name.clone(), address);
+        }
+        Ok(Ok(()))
+    }
+
+    /// A program that is run in the clone's root.
+    fn command(&self, program: &str) -> Result<Command, String> {
+        let missing = || format!("there is no `{program}`");
+        let path = match program {
+            "python" => self.python.as_deref(),
+            "java" => Some(Path::new("java")),
+            own => self.programs.get(own).map(PathBuf::as_path),
+        };
+        let mut command = Command::new(path.ok_or_else(missing)?);
+        command.current_dir(root());
+        if let Some(python) = &self.python {
+            command.env("TIEBEAM_PYTHON", python);
+        }
+        Ok(command)
+    }
+}
+
+/// How long what runs beside a case may take to say its address.
+const SERVICE: Duration = Duration::from_secs(60);
+
+impl Ended {
+    /// What it says is wrong.
+    fn why(&self) -> String {
+        format!("{}: {} ({})", self.status, complaint(&self.said), self.log.display())
+    }
+}
+
+fn create(path: &Path) -> Result<File, String> {
+    File::create(path).map_err(|e| format!("cannot create {}: {e}", path.display()))
+}
+
+fn text_of(path: &Path) -> Result<String, String> {
+    let bytes = fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// What a program that failed says is wrong: its error with its cause, on one line, or the last line.
@@ -387,20 +536,42 @@ mod tests {
         let (files, logs) = (place.join("files"), place.join("logs"));
         fs::create_dir_all(&logs).unwrap();
         let sh = if Path::new("/bin/sh").exists() { "/bin/sh" } else { "/usr/bin/sh" };
-        Bench { programs: [("times_five".to_owned(), PathBuf::from(sh))].into(), files, logs }
+        Bench {
+            programs: [("times_five".to_owned(), PathBuf::from(sh))].into(),
+            python: None,
+            java: None,
+            files,
+            logs,
+        }
     }
 
     fn ran(script: &str, trouble: Option<&str>) -> Result<Vec<String>, String> {
-        let place = tempfile::tempdir().unwrap();
-        let bench = bench(place.path());
+        ran_with(script, trouble, |_| {})
+    }
+
+    fn ran_with(
+        script: &str,
+        trouble: Option<&str>,
+        change: impl FnOnce(&mut Case),
+    ) -> Result<Vec<String>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = bench(folder.path());
         let mut case = cases::read().unwrap().remove(0);
         case.patience = Duration::from_secs(if script.contains("1000") { 0 } else { 60 });
-        let arguments = |out: &Path| {
-            Ok(vec!["-c".to_owned(), script.to_owned(), "sh".to_owned(), out.display().to_string()])
+        change(&mut case);
+        let arguments = |places: &Places| {
+            ["-c", &placed(script, places), "sh", &places["out"]].map(str::to_owned).to_vec()
         };
-        let lines = bench.lines(&case, "here", arguments, &mut || trouble.map(str::to_owned)).unwrap();
-        assert!(!place.path().join("files/times-five/here").exists(), "the case leaves files behind");
-        lines
+        let mut place = Place { name: "here", trouble: &mut || trouble.map(str::to_owned) };
+        let ended = bench.run(&case, &mut place, arguments).unwrap();
+        assert!(!folder.path().join("files/times-five/here").exists(), "the case leaves files behind");
+        let right = case.right.clone().unwrap_or(Right::Lines(Vec::new()));
+        let wrong = |ended: &Ended| bench.wrong(&case, "here", &right, ended).unwrap();
+        match ended {
+            Ok(ended) if ended.status.success() && case.right.is_none() => Ok(ended.lines),
+            Ok(ended) => wrong(&ended).map_or(Ok(Vec::new()), Err),
+            Err(reason) => Err(reason),
+        }
     }
 
     #[test]
@@ -419,5 +590,39 @@ mod tests {
         let failed = told("sleep 1000", None);
         assert!(failed.starts_with("it did not end in 0 s ("), "{failed}");
         assert_eq!(told("sleep 999", Some("the engine died")), "the engine died");
+    }
+
+    #[test]
+    fn a_failure_is_right_where_it_says_what_is_wanted() {
+        let told = |script| {
+            let right = Right::Failure(vec!["step A".to_owned(), "TB0100".to_owned()]);
+            ran_with(script, None, |case| case.right = Some(right))
+        };
+        assert_eq!(told("echo 'error[TB0100]: step A' >&2; exit 1"), Ok(Vec::new()));
+        assert_eq!(told("echo 'error[TB0100]: step A' >&2"), Err("it ended well".to_owned()));
+        let other = told("echo 'error[TB0100]: step B' >&2; exit 1").unwrap_err();
+        assert!(
+            other.starts_with("it did not say `step A`: exit status: 1: error[TB0100]: step B ("),
+            "{other}"
+        );
+    }
+
+    #[test]
+    fn a_case_finds_what_runs_beside_it_and_what_was_made_ready() {
+        let service = |script: &str| cases::Service {
+            name: "pool".to_owned(),
+            program: "times_five".to_owned(),
+            arguments: vec!["-c".to_owned(), script.to_owned()],
+        };
+        let told = |beside: &'static str| {
+            ran_with("{worker} {pool} >$1/x; cat {files}/y >>$1/x", None, |case| {
+                case.before = Some("echo ready >{files}/y".to_owned());
+                case.worker = Some("echo \"$1 in {out}\" | sed s:/.*/::".to_owned());
+                case.services = vec![service(beside)];
+            })
+        };
+        assert_eq!(told("echo pool h:1; exec sleep 999").unwrap(), ["h:1 in out", "ready"]);
+        let reason = told("echo no >&2; exit 3").unwrap_err();
+        assert!(reason.starts_with("pool does not run: no ("), "{reason}");
     }
 }

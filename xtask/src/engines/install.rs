@@ -13,7 +13,7 @@ use tiebeam_engines::{Layout, State, Versions, installed, mark_installed};
 use crate::say;
 
 /// What can be installed.
-pub(crate) const ENGINES: [&str; 4] = ["python", "prism", "flink", "spark"];
+pub(crate) const ENGINES: [&str; 5] = ["python", "prism", "flink", "spark", "java"];
 
 /// Why an engine was not installed.
 enum Refusal {
@@ -123,8 +123,12 @@ fn maven(client: &Client<'_>, place: &Path, versions: &Versions) -> Result<(), R
         copy.arg(format!("-D{name}={version}"));
     }
     client.run(&mut copy)?;
-    let (runner, beam) = (versions.of(engine, "runner")?, versions.of(engine, "beam")?);
-    present(&lib.join(format!("beam-runners-{engine}-{runner}-{beam}.jar")))?;
+    let beam = versions.of(engine, "beam")?;
+    let runner = match engine {
+        "java" => "portability-java".to_owned(),
+        _ => format!("{engine}-{}", versions.of(engine, "runner")?),
+    };
+    present(&lib.join(format!("beam-runners-{runner}-{beam}.jar")))?;
     if engine == "flink" {
         again(&lib, &place.join("gradle/wrapper"))?;
     }

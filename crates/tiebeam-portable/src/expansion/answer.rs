@@ -1,14 +1,18 @@
 //! From a request to an answer, without a network.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use tiebeam_core::{Error, ErrorKind, Result};
 use tiebeam_exec::EdgeId;
 use tiebeam_model::expansion::{
     DiscoverSchemaTransformResponse, ExpansionRequest, ExpansionResponse, SchemaTransformConfig,
 };
 use tiebeam_model::pipeline::{
-    self, Components, FunctionSpec, PCollection, PTransform, SchemaTransformPayload,
+    self, ArtifactFilePayload, ArtifactInformation, Components, FunctionSpec, PCollection, PTransform,
+    SchemaTransformPayload,
 };
 use tiebeam_model::{DecodeError, Message, urns};
 use tiebeam_worker::coders::coder_spec;
@@ -17,6 +21,7 @@ use tiebeam_worker::{Recipe, RecipeInput, Steps, coder_to_tree, to_proto_with};
 use super::recipes::{Made, make};
 use super::schema::described;
 use super::{SchemaTransform, SchemaTransforms};
+use crate::artifacts;
 
 /// The one way by which our transforms are asked for.
 const SCHEMA_TRANSFORM: &str = "beam:expansion:payload:schematransform:v1";
@@ -44,15 +49,42 @@ pub fn discover(transforms: &dyn SchemaTransforms) -> DiscoverSchemaTransformRes
 }
 
 /// Answers a request: the transform that is asked for, whose steps run in `environment`. A transform that can't be made is
-/// told in the answer's `error`, as its askers expect.
+/// told in the answer's `error`, as its askers expect. The files that the steps read, such as models, become the
+/// environment's, so that they travel with the job; without `files` they do not, as workers in this process need none.
 pub fn expand(
     transforms: &dyn SchemaTransforms,
     environment: &pipeline::Environment,
+    files: Option<&OfferedFiles>,
     request: ExpansionRequest,
 ) -> ExpansionResponse {
-    match expanded(transforms, environment, request) {
+    match expanded(transforms, environment, files, request) {
         Ok(answer) => answer,
         Err(error) => ExpansionResponse { error: format!("{error:?}"), ..ExpansionResponse::default() },
+    }
+}
+
+/// The files that a service has named in its answers: these it gives to who asks, and no others.
+#[derive(Default)]
+pub struct OfferedFiles(Mutex<HashSet<Bytes>>);
+
+impl OfferedFiles {
+    /// Describes those of the files that are here; they are offered from now on.
+    fn describe(&self, files: &[PathBuf]) -> Result<Vec<ArtifactInformation>> {
+        // A file that is not here is one of the workers' machines, or an address that they read themselves.
+        let here = files.iter().filter(|path| path.is_file());
+        let described: Vec<_> =
+            here.map(|path| artifacts::describe(&artifacts::StagedFile::of(path))).collect::<Result<_>>()?;
+        let mut offered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        offered.extend(described.iter().map(|file| file.type_payload.clone()));
+        Ok(described)
+    }
+
+    /// Where a file is that was offered; whoever asks may have changed its role, never what it is.
+    pub(super) fn path(&self, file: &ArtifactInformation) -> Option<PathBuf> {
+        let offered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_offered = file.type_urn == urns::artifact::FILE && offered.contains(&file.type_payload);
+        let payload = ArtifactFilePayload::decode(file.type_payload.clone()).ok().filter(|_| is_offered)?;
+        Some(PathBuf::from(payload.path))
     }
 }
 
@@ -75,6 +107,7 @@ fn lacks(what: &str, id: &str) -> Error {
 fn expanded(
     transforms: &dyn SchemaTransforms,
     environment: &pipeline::Environment,
+    files: Option<&OfferedFiles>,
     request: ExpansionRequest,
 ) -> Result<ExpansionResponse> {
     let transform = request.transform.unwrap_or_default();
@@ -82,12 +115,16 @@ fn expanded(
     let recipe = recipe(&transform, &components, transforms)?;
     let given = given(&transform, &components)?;
     let made = make(transforms, &recipe)?;
+    let mut environment = environment.clone();
+    if let Some(files) = files {
+        environment.dependencies.extend(files.describe(&made.graph.files)?);
+    }
     let mut naming = Naming { namespace: &request.namespace, inputs: HashMap::new() };
     for (name, edge) in &made.inputs {
         let id = transform.inputs.get(name).ok_or_else(|| lacks("input", name))?;
         naming.inputs.insert(*edge, id.clone());
     }
-    let root = merge(&made, recipe, environment, &transform, &given, &naming, &mut components)?;
+    let root = merge(&made, recipe, &environment, &transform, &given, &naming, &mut components)?;
     Ok(ExpansionResponse { components: Some(components), transform: Some(root), ..Default::default() })
 }
 

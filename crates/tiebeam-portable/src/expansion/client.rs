@@ -14,6 +14,7 @@ use tiebeam_model::urns;
 use tiebeam_worker::coders::coder_spec;
 
 use super::python::PythonService;
+use crate::artifacts;
 use crate::wire::{connect_client, first_lines, refused, runtime};
 
 /// What runs while a job with transforms of other languages does. Ends when it is dropped.
@@ -170,7 +171,7 @@ fn merge(
         ));
     }
     let step = request.transform.as_ref().map(|transform| transform.unique_name.clone()).unwrap_or_default();
-    let (Some(given), Some(expanded)) = (response.components, response.transform) else {
+    let (Some(mut given), Some(expanded)) = (response.components, response.transform) else {
         return Err(has_no("components of", &step));
     };
     let all = pipeline.components.get_or_insert_default();
@@ -187,17 +188,11 @@ fn merge(
         }
     };
     agree(all, &given, &ours, &theirs)?;
-    if let Some((id, _)) = given
-        .environments
-        .iter()
-        .find(|(id, environment)| !all.environments.contains_key(*id) && !environment.dependencies.is_empty())
-    {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "TB0744",
-            format!("environment `{id}` of the expansion service at {address} wants files, which this build does not pass on"),
-        )
-        .with_help("give it an environment that has them: an image, or workers that were started with them"));
+    for (id, environment) in &mut given.environments {
+        // What its steps want travels with the job, by way of this machine.
+        if !all.environments.contains_key(id) && !environment.dependencies.is_empty() {
+            environment.dependencies = artifacts::fetch_foreign(address, &environment.dependencies)?;
+        }
     }
     let rename = |id: &String| if *id == theirs { ours.clone() } else { id.clone() };
     let renamed = |ids: &BTreeMap<String, String>| -> BTreeMap<String, String> {

@@ -23,7 +23,7 @@ use tiebeam_core::Result;
 use tiebeam_core::row::{Row, Schema};
 use tiebeam_graph::{PCollection, Pipeline};
 
-pub use answer::{discover, expand};
+pub use answer::{OfferedFiles, discover, expand};
 pub use client::{Services, expand_externals};
 pub use recipes::LibraryRecipes;
 pub use server::ExpansionServer;

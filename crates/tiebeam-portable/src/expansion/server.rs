@@ -16,12 +16,13 @@ use tiebeam_model::job::{
 };
 use tiebeam_model::pipeline;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status};
 
-use super::{SchemaTransforms, discover, expand};
+use super::{OfferedFiles, SchemaTransforms, discover, expand};
+use crate::artifacts;
 use crate::environment::Environment;
 use crate::guard::Guard;
 use crate::wire::runtime;
@@ -34,7 +35,8 @@ pub struct ExpansionServer {
 
 impl ExpansionServer {
     /// Listens at `address` (`127.0.0.1:0` for any free port of this machine only) and offers these transforms, whose
-    /// steps run in `environment`.
+    /// steps run in `environment`. Where that is not this process (`elsewhere`), the files that the steps read travel with
+    /// the job.
     ///
     /// # Errors
     /// When the address can't be listened at, or others can reach it and the guard does not keep them out.
@@ -42,6 +44,7 @@ impl ExpansionServer {
         address: SocketAddr,
         transforms: Arc<dyn SchemaTransforms>,
         environment: &Environment,
+        elsewhere: bool,
         guard: &Guard,
     ) -> Result<ExpansionServer> {
         guard.check(address)?;
@@ -53,7 +56,12 @@ impl ExpansionServer {
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (stop, stopped) = oneshot::channel();
-        let service = Service { transforms, environment: environment.to_message(Vec::new()) };
+        let files = Arc::new(OfferedFiles::default());
+        let service = Service {
+            transforms,
+            environment: environment.to_message(Vec::new()),
+            files: elsewhere.then(|| files.clone()),
+        };
         let expansion = ExpansionServiceServer::new(service)
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
@@ -66,7 +74,7 @@ impl ExpansionServer {
             // A server that fails is seen by those who ask it.
             let _ = server
                 .add_service(InterceptedService::new(expansion, door.clone()))
-                .add_service(InterceptedService::new(ArtifactRetrievalServiceServer::new(NoFiles), door))
+                .add_service(InterceptedService::new(ArtifactRetrievalServiceServer::new(Files(files)), door))
                 .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
                 .await;
         });
@@ -88,6 +96,8 @@ impl Drop for ExpansionServer {
 struct Service {
     transforms: Arc<dyn SchemaTransforms>,
     environment: pipeline::Environment,
+    /// Those that travel, where any do.
+    files: Option<Arc<OfferedFiles>>,
 }
 
 #[tonic::async_trait]
@@ -97,9 +107,9 @@ impl ExpansionService for Service {
         request: Request<ExpansionRequest>,
     ) -> std::result::Result<Response<ExpansionResponse>, Status> {
         let (transforms, environment) = (self.transforms.clone(), self.environment.clone());
-        let request = request.into_inner();
+        let (files, request) = (self.files.clone(), request.into_inner());
         // Loads models: not on the threads of the network.
-        let work = move || expand(&*transforms, &environment, request);
+        let work = move || expand(&*transforms, &environment, files.as_deref(), request);
         let answer = tokio::task::spawn_blocking(work).await;
         let answer = answer.unwrap_or_else(|panic| ExpansionResponse {
             error: format!("the expansion service panicked: {panic}; please report it"),
@@ -116,11 +126,12 @@ impl ExpansionService for Service {
     }
 }
 
-/// Our environments have no files that another SDK would have to fetch, but Beam's clients ask.
-struct NoFiles;
+/// The files that this service has named in what it gave. Beam's clients fetch them when they expand, and stage them with
+/// their job.
+struct Files(Arc<OfferedFiles>);
 
 #[tonic::async_trait]
-impl ArtifactRetrievalService for NoFiles {
+impl ArtifactRetrievalService for Files {
     async fn resolve_artifacts(
         &self,
         request: Request<ResolveArtifactsRequest>,
@@ -128,12 +139,36 @@ impl ArtifactRetrievalService for NoFiles {
         Ok(Response::new(ResolveArtifactsResponse { replacements: request.into_inner().artifacts }))
     }
 
-    type GetArtifactStream = tokio_stream::Empty<std::result::Result<GetArtifactResponse, Status>>;
+    type GetArtifactStream = ReceiverStream<std::result::Result<GetArtifactResponse, Status>>;
 
     async fn get_artifact(
         &self,
-        _: Request<GetArtifactRequest>,
+        request: Request<GetArtifactRequest>,
     ) -> std::result::Result<Response<Self::GetArtifactStream>, Status> {
-        Err(Status::not_found("this expansion service has no files"))
+        let wanted = request.into_inner().artifact.unwrap_or_default();
+        let path = self.0.path(&wanted).ok_or_else(|| {
+            Status::not_found("this expansion service has given no transform with that file")
+        })?;
+        let mut file = artifacts::open(&path).map_err(lost)?;
+        let (pieces, stream) = mpsc::channel(artifacts::WAITING);
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let piece = match artifacts::next_piece(&mut file, &path) {
+                    Ok(None) => return,
+                    Ok(Some(data)) => Ok(GetArtifactResponse { data }),
+                    Err(error) => Err(lost(error)),
+                };
+                // Nobody reads on, or nobody should.
+                let is_last = piece.is_err();
+                if pieces.blocking_send(piece).is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
+}
+
+fn lost(error: Error) -> Status {
+    Status::data_loss(format!("{error:?}"))
 }

@@ -1,6 +1,7 @@
 //! Expansion without a network: the service's functions answer the client's requests, and a worker runs what came of it.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,14 +14,19 @@ use tiebeam_model::expansion::{ExpansionRequest, ExpansionResponse};
 use tiebeam_model::fn_api::elements::Data;
 use tiebeam_model::fn_api::{Elements, ProcessBundleDescriptor, ProcessBundleRequest, RemoteGrpcPort};
 use tiebeam_model::pipeline::{
-    self, Coder, Components, FunctionSpec, PCollection, PTransform, SchemaTransformPayload, WindowingStrategy,
+    self, ArtifactFilePayload, ArtifactInformation, ArtifactStagingToRolePayload, Coder, Components,
+    FunctionSpec, PCollection, PTransform, SchemaTransformPayload, WindowingStrategy,
 };
 use tiebeam_model::{Message, urns};
 use tiebeam_worker::{FnApi, Recipes, Steps, Worker, WorkerOptions, to_proto};
 
 use super::external::{self, External};
-use super::{LibraryRecipes, NamedRows, SchemaTransform, SchemaTransforms, client, discover, expand};
-use crate::Environment;
+use super::{
+    ExpansionServer, LibraryRecipes, NamedRows, SchemaTransform, SchemaTransforms, client, discover, expand,
+    expand_externals,
+};
+use crate::guard::Guard;
+use crate::{Environment, artifacts};
 
 const TIMES: &str = "beam:schematransform:test:times:v1";
 
@@ -28,6 +34,8 @@ const TIMES: &str = "beam:schematransform:test:times:v1";
 #[derive(Default)]
 struct Times {
     made: AtomicUsize,
+    /// A file that its steps read.
+    file: Option<std::path::PathBuf>,
 }
 
 impl SchemaTransforms for Times {
@@ -42,8 +50,9 @@ impl SchemaTransforms for Times {
         }]
     }
 
-    fn apply(&self, _: &str, config: &Row, _: &Pipeline, inputs: NamedRows) -> Result<NamedRows> {
+    fn apply(&self, _: &str, config: &Row, pipeline: &Pipeline, inputs: NamedRows) -> Result<NamedRows> {
         self.made.fetch_add(1, Ordering::Relaxed);
+        self.file.iter().for_each(|file| pipeline.add_file(file));
         let Some(Value::Int64(by)) = config.get("by").cloned() else {
             return Err(Error::new(ErrorKind::InvalidArgument, "TB0900", "no factor"));
         };
@@ -126,7 +135,7 @@ fn environment() -> pipeline::Environment {
 }
 
 fn answer(request: ExpansionRequest) -> ExpansionResponse {
-    expand(&Times::default(), &environment(), request)
+    expand(&Times::default(), &environment(), None, request)
 }
 
 /// Runs the only ParDo of an answer in a worker that has no pipeline of its own: numbers in, numbers out.
@@ -351,7 +360,7 @@ fn expanded<O: Element>(transform: External<O>) -> Result<pipeline::Pipeline> {
     let graph = p.build().unwrap();
     let mut message = to_proto(&graph, environment())?;
     client::expand_by(&graph, &mut message, &mut |_, request| {
-        let response = expand(&Times::default(), &environment(), request);
+        let response = expand(&Times::default(), &environment(), None, request);
         Ok(("here".to_owned(), response))
     })?;
     Ok(message)
@@ -381,6 +390,48 @@ fn a_pipeline_of_ours_holds_what_a_service_gave() {
         assert!(ids.clone().all(|id| components.pcollections.contains_key(id)), "{transform:?}");
         assert!(transform.subtransforms.iter().all(|id| components.transforms.contains_key(id)));
     }
+}
+
+/// What a pipeline takes along that asks a real service, whose steps read `file`.
+fn taken_along(file: &std::path::Path, elsewhere: bool) -> (ExpansionServer, Vec<ArtifactInformation>) {
+    let times = Arc::new(Times { file: Some(file.to_owned()), ..Times::default() });
+    let there = Environment::Docker { image: "there".to_owned() };
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let service = ExpansionServer::start(any, times, &there, elsewhere, &Guard::default()).unwrap();
+    let p = Pipeline::new();
+    let ask = external::schema_transform::<Number>(&service.address().to_string(), TIMES, row("by", 3));
+    p.apply(Create::of([Number { n: 1 }])).step("Ask").apply(ask);
+    let graph = p.build().unwrap();
+    let mut message = to_proto(&graph, environment()).unwrap();
+    expand_externals(&graph, &mut message).unwrap();
+    let environments = message.components.unwrap().environments;
+    (service, environments["external0_tiebeam"].dependencies.clone())
+}
+
+#[test]
+fn files_of_steps_that_run_elsewhere_come_from_the_service_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.onnx");
+    // More than one piece, so that their order matters.
+    let bytes: Vec<u8> = (0u32..1_300_000).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(&model, &bytes).unwrap();
+    let (service, files) = taken_along(&model, true);
+    let [file] = files.as_slice() else { panic!("{files:?}") };
+    let payload = ArtifactFilePayload::decode(file.type_payload.clone()).unwrap();
+    assert_ne!(payload.path, model.display().to_string(), "it is fetched, as from another machine");
+    assert_eq!(std::fs::read(&payload.path).unwrap(), bytes);
+    assert_eq!(payload.sha256, artifacts::sha256(&model).unwrap());
+    let role = ArtifactStagingToRolePayload::decode(file.role_payload.clone()).unwrap();
+    assert_eq!(role.staged_name, artifacts::StagedFile::of(&model).name, "by which the worker finds it");
+    std::fs::remove_file(&payload.path).unwrap();
+
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, b"hunter2").unwrap();
+    let secret = artifacts::describe(&artifacts::StagedFile::of(&secret)).unwrap();
+    let refused = artifacts::fetch_foreign(&service.address().to_string(), &[secret]).unwrap_err();
+    assert!(format!("{refused:?}").contains("given no transform with that file"), "{refused:?}");
+    assert_eq!(taken_along(&model, false).1, [], "the service's own process has them");
+    assert_eq!(taken_along(&folder.path().join("none"), true).1, []);
 }
 
 #[test]

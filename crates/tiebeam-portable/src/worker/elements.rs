@@ -159,6 +159,11 @@ impl DataStreams {
         Ok(sender)
     }
 
+    /// Opens the stream to an address, unless it is open.
+    pub(crate) fn open(&self, url: &str) -> Result<()> {
+        self.stream(url).map(drop)
+    }
+
     /// The next message for a bundle; waits for it.
     pub(crate) fn receive(&self, instruction: &str, url: &str) -> Result<Elements> {
         self.stream(url)?;

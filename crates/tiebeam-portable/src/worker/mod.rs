@@ -6,7 +6,7 @@ pub(crate) mod logging;
 mod state;
 mod status;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,9 +18,9 @@ use tiebeam_model::fn_api::log_entry::severity;
 use tiebeam_model::fn_api::provision_service_client::ProvisionServiceClient;
 use tiebeam_model::fn_api::{
     Elements, GetProcessBundleDescriptorRequest, GetProvisionInfoRequest, InstructionRequest,
-    InstructionResponse, ProcessBundleDescriptor, ProvisionInfo, StateRequest, StateResponse,
+    InstructionResponse, ProcessBundleDescriptor, ProvisionInfo, RemoteGrpcPort, StateRequest, StateResponse,
 };
-use tiebeam_model::urns;
+use tiebeam_model::{Message, urns};
 use tiebeam_worker::{FnApi, Recipes, Steps, Worker, WorkerOptions};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -202,6 +202,11 @@ impl FnApi for Instruction {
         if let Some(state) = &descriptor.state_api_service_descriptor {
             lock(&self.shared.state_urls).insert(id.to_owned(), state.url.clone());
         }
+        // Java's engines hear of a bundle's failure only once the streams of its elements are there: they wait three
+        // minutes for one. A stage that can't even be made would open none.
+        for url in data_urls(&descriptor) {
+            self.shared.data.open(&url)?;
+        }
         Ok(descriptor)
     }
 
@@ -227,6 +232,17 @@ impl FnApi for Instruction {
     fn is_cancelled(&self, _: &str) -> bool {
         self.shared.ended.load(Ordering::Relaxed)
     }
+}
+
+/// Where the elements of a stage come from and go.
+fn data_urls(descriptor: &ProcessBundleDescriptor) -> BTreeSet<String> {
+    let ports = descriptor.transforms.values().filter_map(|transform| transform.spec.as_ref());
+    let ports = ports.filter(|spec| {
+        [urns::transform::DATA_SOURCE, urns::transform::DATA_SINK].contains(&spec.urn.as_str())
+    });
+    // What is damaged is told when the stage is made.
+    let ports = ports.filter_map(|spec| RemoteGrpcPort::decode(spec.payload.as_ref()).ok());
+    ports.filter_map(|port| Some(port.api_service_descriptor?.url)).collect()
 }
 
 /// Answers instructions until the engine closes the stream.
@@ -286,12 +302,6 @@ fn answer(
 ) -> InstructionResponse {
     let id = request.instruction_id.clone();
     let _working = logging::working_on(log, &id);
-    let worker = match worker {
-        Ok(worker) => worker,
-        Err(error) => {
-            return InstructionResponse { instruction_id: id, error: format!("{error:?}"), response: None };
-        }
-    };
     let descriptor = match &request.request {
         Some(Request::ProcessBundle(bundle)) => Some(bundle.process_bundle_descriptor_id.clone()),
         _ => None,
@@ -302,8 +312,18 @@ fn answer(
         shared.running.fetch_add(1, Ordering::SeqCst);
         doing.begin(&id, &descriptor)
     });
-    let api: Arc<dyn FnApi> = Arc::new(Instruction { shared: shared.clone(), descriptor });
-    let response = worker.handle(request, &api);
+    let api: Arc<dyn FnApi> =
+        Arc::new(Instruction { shared: shared.clone(), descriptor: descriptor.clone() });
+    let response = match worker {
+        Ok(worker) => worker.handle(request, &api),
+        Err(error) => {
+            if is_bundle {
+                // For its streams; what is wrong with the worker is more than what may be wrong with the stage.
+                let _ = api.descriptor(&descriptor);
+            }
+            InstructionResponse { instruction_id: id.clone(), error: format!("{error:?}"), response: None }
+        }
+    };
     if is_bundle {
         shared.data.forget(&id);
         shared.running.fetch_sub(1, Ordering::SeqCst);

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use tiebeam_core::{Error, ErrorKind, Result, RunId};
 use tiebeam_dataflow::{Dataflow, DataflowJob, DataflowOptions, job_name_of};
+use tiebeam_graph::{ExpansionService, Graph, NodeKind};
 use tiebeam_model::pipeline::MonitoringInfo;
+use tiebeam_portable::expansion::expand_externals;
 use tiebeam_portable::{Environment, JobEvent, JobState, pipeline_message};
 use tiebeam_runner::{CancelToken, JobReport, JobStatus, Progress};
 
@@ -28,7 +30,18 @@ pub(super) fn run(
     let told = options(job, run, flags, &name)?;
     let dataflow = DataflowOptions::parse(&told)?;
     let environment = environment(flags, &dataflow)?;
-    let pipeline = pipeline_message(&steps(job), &environment, files(job)?)?;
+    let mut pipeline = pipeline_message(&steps(job), &environment, files(job)?)?;
+    if let Some(step) = python_step(&job.graph) {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "TB0523",
+            "this step runs in a Python beside this process, which Dataflow's machines cannot reach",
+        )
+        .with_help("name an expansion service whose steps run in a container: `.with_expansion_service(\"HOST:PORT\")`")
+        .at_step(step));
+    }
+    // Nothing runs here for the steps that were asked for elsewhere.
+    let _ = expand_externals(&job.graph, &mut pipeline)?;
     let is_shown = flags.progress != ProgressMode::None;
     let started = Dataflow::new(dataflow).submit(&name, pipeline, &told, &|what| {
         if is_shown {
@@ -45,6 +58,12 @@ pub(super) fn run(
     let ended = follow(job, flags, &started, progress, cancel);
     job.graph.run_cleanups(run);
     ended
+}
+
+/// The first step for which a Python of this machine would be started.
+fn python_step(graph: &Graph) -> Option<&str> {
+    let asks = |kind: &NodeKind| matches!(kind, NodeKind::External(spec) if spec.service == ExpansionService::Python);
+    graph.nodes.iter().find(|node| asks(&node.kind)).map(|node| &*node.step)
 }
 
 /// Where the steps run. What is no container, Dataflow's client refuses.

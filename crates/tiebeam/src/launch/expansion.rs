@@ -69,7 +69,7 @@ fn serve(
         }
         elsewhere => environment_of(elsewhere)?,
     };
-    let server = ExpansionServer::start(address, transforms, &environment, guard)?;
+    let server = ExpansionServer::start(address, transforms, &environment, pool.is_none(), guard)?;
     let mut signals =
         signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
     to_stdout(&format!("expansion service {}\n", server.address()));

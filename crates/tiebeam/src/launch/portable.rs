@@ -447,6 +447,9 @@ pub fn run_as_worker_with(
     recipes: Option<Arc<dyn Recipes>>,
     build: impl FnOnce(&JobOptions) -> Result<Built>,
 ) -> ExitCode {
+    // Models are opened while pipelines are built, too.
+    #[cfg(feature = "inference")]
+    tiebeam_inference::staged::find_by(artifacts::placed);
     let run = |args: WorkerArgs| {
         run_worker_with(args, options, &StopWorker::default(), recipes, |options| {
             // A folder that is not on this machine is none that paths could be relative to.
@@ -454,10 +457,6 @@ pub fn run_as_worker_with(
                 let _ = std::env::set_current_dir(folder);
             }
             let Built { graph, decisive } = build(options)?;
-            #[cfg(feature = "inference")]
-            for (path, here) in artifacts::placed(&graph.files) {
-                tiebeam_inference::staged::register(path, here);
-            }
             let steps = Steps::with_options(graph, decisive);
             Ok(match options.get(RUN).and_then(Value::as_str).and_then(RunId::parse) {
                 Some(run) => steps.of_run(run),

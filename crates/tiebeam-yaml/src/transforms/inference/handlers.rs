@@ -1,6 +1,6 @@
 //! The model handlers that files can name, and the handler of rows over all of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tiebeam_core::Result;
@@ -73,6 +73,7 @@ pub struct Loaded {
     handler: &'static str,
     namespace: String,
     load: Load,
+    files: Vec<PathBuf>,
     model: OnnxModel,
     /// Where the file names it.
     pub span: Span,
@@ -87,9 +88,10 @@ impl Loaded {
         model: impl ModelHandler<Model = OnnxModel>,
     ) -> Option<Loaded> {
         let namespace = model.metrics_namespace();
+        let files = model.model_files();
         let load: Load = Arc::new(move || model.load_model());
         match load() {
-            Ok(model) => Some(Loaded { handler, namespace, load, model, span }),
+            Ok(model) => Some(Loaded { handler, namespace, load, files, model, span }),
             Err(error) => {
                 maker.refuse(&error, span);
                 None
@@ -176,13 +178,14 @@ pub struct RowHandler {
     handler: &'static str,
     namespace: String,
     load: Load,
+    files: Vec<PathBuf>,
     first: Mutex<Option<OnnxModel>>,
 }
 
 impl RowHandler {
     pub fn new(loaded: Loaded) -> Self {
-        let Loaded { handler, namespace, load, model, .. } = loaded;
-        RowHandler { handler, namespace, load, first: Mutex::new(Some(model)) }
+        let Loaded { handler, namespace, load, files, model, .. } = loaded;
+        RowHandler { handler, namespace, load, files, first: Mutex::new(Some(model)) }
     }
 }
 
@@ -225,5 +228,9 @@ impl ModelHandler for RowHandler {
 
     fn model_info(&self, model: &OnnxModel) -> ModelInfo {
         model.details().clone()
+    }
+
+    fn model_files(&self) -> Vec<PathBuf> {
+        self.files.clone()
     }
 }
