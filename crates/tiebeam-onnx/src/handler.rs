@@ -125,6 +125,15 @@ impl<E, P> OnnxModelHandler<E, P> {
         self
     }
 
+    /// Lets rows of different lengths share a batch: at these inputs the shorter ones are filled up at their ends with the
+    /// number given, to the longest of the batch, such as `[("input_ids", 0), ("attention_mask", 0)]`. Without it rows share
+    /// a call only with rows of their own shape.
+    #[must_use]
+    pub fn with_padding<N: Into<String>>(mut self, inputs: impl IntoIterator<Item = (N, i64)>) -> Self {
+        self.options.padding = inputs.into_iter().map(|(name, number)| (name.into(), number)).collect();
+        self
+    }
+
     /// The SHA-256 that the file must have, in hex.
     #[must_use]
     pub fn with_sha256(mut self, digest: impl Into<String>) -> Self {

@@ -22,6 +22,8 @@ pub struct LoadOptions {
     pub sha256: Option<String>,
     /// The outputs that are computed, in that order. Default: all of them, in the model's order.
     pub outputs: Vec<String>,
+    /// Inputs whose rows may be of different lengths, with the number that fills up the shorter ones.
+    pub padding: Vec<(String, i64)>,
 }
 
 /// A model that is loaded and ready, shared by all threads.
@@ -29,7 +31,8 @@ pub struct LoadOptions {
 /// It takes examples (one tensor, or tensors by name), of which each is **one row**: a row's tensor has no batch axis.
 /// Rows are stacked along a new first axis where the model's input has one more dimension than the row and that
 /// dimension is free; where it is fixed to 1, or the input has no batch axis, a call takes one row. Rows of different
-/// shapes are stacked by shape. A number stands for a row of size 1.
+/// shapes are stacked by shape, or, where [`padding`](LoadOptions::padding) is given for the inputs that differ, filled up
+/// at their ends to the longest of the batch. A number stands for a row of size 1.
 ///
 /// Numbers go in as they are where the dtypes are the same. Floating-point numbers become the other width (a finite
 /// number stays finite), integers another width or a floating-point number where they fit exactly; nothing else is
@@ -39,6 +42,8 @@ pub struct OnnxModel {
     details: ModelInfo,
     engine: Engine,
     inputs: Vec<Port>,
+    /// For each input.
+    padding: Vec<Option<i64>>,
     outputs: Vec<Port>,
     output_names: Arc<[Arc<str>]>,
     session: Arc<dyn Session>,
@@ -94,6 +99,7 @@ impl OnnxModel {
                 });
             }
         }
+        let padding = padding(&file, &inputs, &options.padding)?;
         let (engine, session) = engine::open(&file, &inputs, &outputs, &options.engine)?;
         let name = Arc::<str>::from(file.name());
         let details = ModelInfo {
@@ -103,7 +109,7 @@ impl OnnxModel {
             bytes: Some(file.num_bytes()),
         };
         let output_names = outputs.iter().map(|port| port.name.clone()).collect();
-        Ok(OnnxModel { name, details, engine, inputs, outputs, output_names, session })
+        Ok(OnnxModel { name, details, engine, inputs, padding, outputs, output_names, session })
     }
 
     /// The same model with another identity in reports: where an ONNX graph was made from another file.
@@ -188,7 +194,7 @@ impl OnnxModel {
         let Some(first) = batch.first() else { return Ok(Vec::new()) };
         let fits = self.fits(first)?;
         let one_a_call = fits.iter().any(|fit| *fit != Fit::Stack);
-        if !one_a_call && self.same_shapes(first, &batch[1..]) {
+        if !one_a_call && self.fit_together(first, &batch[1..]) {
             return self.run_rows(batch.len(), &fits, |i| &batch[i]);
         }
         let mut results = (0..batch.len()).map(|_| None).collect::<Vec<Option<P>>>();
@@ -222,17 +228,19 @@ impl OnnxModel {
         ports.map(|(index, port)| rows::fit(port, self.tensor_of(example, index, port)?)).collect()
     }
 
-    fn same_shapes<E: Example>(&self, first: &E, rest: &[E]) -> bool {
-        self.inputs.iter().enumerate().all(|(index, port)| {
+    /// Whether rows go into one call: they have the same shapes, or the same ranks where they are padded.
+    fn fit_together<E: Example>(&self, first: &E, rest: &[E]) -> bool {
+        self.inputs.iter().zip(&self.padding).enumerate().all(|(index, (port, padding))| {
             let shape = first.tensor(index, &port.name);
             rest.iter().all(|row| match (shape, row.tensor(index, &port.name)) {
+                (Some(a), Some(b)) if padding.is_some() => a.rank() == b.rank(),
                 (Some(a), Some(b)) => a.same_shape(b),
                 _ => false,
             })
         })
     }
 
-    /// The rows by their shapes, each group and the groups in the order of their first rows.
+    /// The rows by their shapes (their ranks where they are padded), each group and the groups in the order of their first rows.
     fn groups<E: Example>(&self, batch: &[E]) -> Result<Vec<Vec<usize>>> {
         let mut groups: Vec<Vec<usize>> = Vec::new();
         let mut by_shape = HashMap::new();
@@ -241,7 +249,9 @@ impl OnnxModel {
             for (index, port) in self.inputs.iter().enumerate() {
                 let tensor = self.tensor_of(example, index, port)?;
                 shapes.push(tensor.rank());
-                tensor.with_shape(|shape| shapes.extend_from_slice(shape));
+                if self.padding[index].is_none() {
+                    tensor.with_shape(|shape| shapes.extend_from_slice(shape));
+                }
             }
             let group = *by_shape.entry(shapes).or_insert(groups.len());
             match groups.get_mut(group) {
@@ -252,7 +262,7 @@ impl OnnxModel {
         Ok(groups)
     }
 
-    /// Runs `n` rows of the same shapes in one call.
+    /// Runs `n` rows that fit together in one call.
     fn run_rows<'a, E: Example, P: Inference>(
         &self,
         n: usize,
@@ -265,7 +275,7 @@ impl OnnxModel {
             let first = self.tensor_of(rows(0), index, port)?;
             let column =
                 |i: usize| if i == 0 { first } else { rows(i).tensor(index, &port.name).unwrap_or(first) };
-            inputs.push((&*port.name, rows::gather(port, *fit, n, column)?));
+            inputs.push((&*port.name, rows::gather(port, *fit, n, self.padding[index], column)?));
         }
         let outputs = self.session.run(&inputs)?;
         if outputs.len() != self.outputs.len() {
@@ -300,6 +310,16 @@ impl OnnxModel {
     fn broken(&self, what: String) -> Error {
         Error::new(ErrorKind::Inference, "TB0343", format!("model {}: {what}", self.name))
     }
+}
+
+/// The padding of each input.
+fn padding(file: &ModelFile, inputs: &[Port], given: &[(String, i64)]) -> Result<Vec<Option<i64>>> {
+    if let Some((name, _)) = given.iter().find(|(name, _)| inputs.iter().all(|port| *port.name != **name)) {
+        let what = format!("padding is given for `{name}`, its inputs are {}", list(inputs));
+        return Err(model_error("TB0338", file.name(), what));
+    }
+    let of = |port: &Port| given.iter().find(|(name, _)| *port.name == **name).map(|(_, number)| *number);
+    Ok(inputs.iter().map(of).collect())
 }
 
 /// The outputs that are asked for.

@@ -182,7 +182,8 @@ pub(crate) fn check_numbers(port: &Port, tensor: &Tensor) -> Result<()> {
     .into_result(port, seen)
 }
 
-/// Rows of the same shape as one input, in the input's dtype.
+/// Rows as one input, in the input's dtype: rows of the same shape, or, with `padding`, of the same rank, each filled up
+/// with that number to the longest on every axis.
 ///
 /// # Errors
 /// When a number does not fit.
@@ -190,11 +191,17 @@ pub(crate) fn gather<'a>(
     port: &Port,
     fit: Fit,
     n: usize,
+    padding: Option<i64>,
     rows: impl Fn(usize) -> &'a Tensor,
 ) -> Result<Tensor> {
     let first = rows(0);
-    let shape = batch_shape(port, fit, n, first);
     let wanted = wanted_dtype(port)?;
+    if let Some(padding) = padding
+        && (1..n).any(|i| !rows(i).same_shape(first))
+    {
+        return padded(port, wanted, n, padding, rows);
+    }
+    let shape = batch_shape(port, fit, n, first);
     if n == 1 && first.dtype() == wanted {
         return first.reshape(&shape);
     }
@@ -239,6 +246,85 @@ pub(crate) fn gather<'a>(
         DType::I8 => numbers::<i8>(port, &shape, n, rows),
         DType::Bool => same::<bool>(port, &shape, n, rows),
         DType::Str => same::<Arc<str>>(port, &shape, n, rows),
+    }
+}
+
+/// Rows of one rank and different shapes, filled up to the longest on every axis.
+fn padded<'a>(
+    port: &Port,
+    wanted: DType,
+    n: usize,
+    padding: i64,
+    rows: impl Fn(usize) -> &'a Tensor,
+) -> Result<Tensor> {
+    fn numbers<'a, T: Wanted>(
+        port: &Port,
+        n: usize,
+        padding: i64,
+        rows: impl Fn(usize) -> &'a Tensor,
+    ) -> Result<Tensor> {
+        let mut longest = rows(0).shape();
+        for i in 1..n {
+            rows(i).with_shape(|shape| {
+                longest.iter_mut().zip(shape).for_each(|(most, size)| *most = (*most).max(*size))
+            });
+        }
+        let filler = T::of_int(padding).ok_or_else(|| {
+            wrong(
+                "TB0341",
+                format!(
+                    "input {} wants {}, and the padding {padding} does not fit",
+                    port.name, port.type_name
+                ),
+            )
+        })?;
+        let size: usize = longest.iter().product();
+        let mut out = vec![filler; n * size];
+        let mut converted = Vec::new();
+        for (i, place) in (0..n).zip(out.chunks_exact_mut(size.max(1))) {
+            let row = rows(i);
+            let values = match row.as_slice::<T>() {
+                Some(same) => same,
+                None => {
+                    converted.clear();
+                    convert::<T>(row.data(), |v| converted.push(v)).into_result(port, row.dtype())?;
+                    &converted
+                }
+            };
+            row.with_shape(|shape| lay(place, &longest, values, shape));
+        }
+        let mut shape = vec![n];
+        shape.extend(longest);
+        Tensor::new(&shape, out)
+    }
+    match wanted {
+        DType::F32 => numbers::<f32>(port, n, padding, rows),
+        DType::F64 => numbers::<f64>(port, n, padding, rows),
+        DType::I64 => numbers::<i64>(port, n, padding, rows),
+        DType::I32 => numbers::<i32>(port, n, padding, rows),
+        DType::U8 => numbers::<u8>(port, n, padding, rows),
+        DType::I8 => numbers::<i8>(port, n, padding, rows),
+        DType::Bool | DType::Str => {
+            Err(wrong("TB0341", format!("input {} wants {wanted}, which cannot be padded", port.name)))
+        }
+    }
+}
+
+/// Lays numbers of a shape into the corner of a larger one of the same rank.
+fn lay<T: Copy>(place: &mut [T], larger: &[usize], values: &[T], shape: &[usize]) {
+    let (Some((most, larger)), Some((size, shape))) = (larger.split_first(), shape.split_first()) else {
+        if let (Some(to), Some(from)) = (place.first_mut(), values.first()) {
+            *to = *from;
+        }
+        return;
+    };
+    if shape.is_empty() {
+        place[..*size].copy_from_slice(&values[..*size]);
+        return;
+    }
+    let (stride, step) = (place.len() / (*most).max(1), values.len() / (*size).max(1));
+    for i in 0..*size {
+        lay(&mut place[i * stride..(i + 1) * stride], larger, &values[i * step..(i + 1) * step], shape);
     }
 }
 
@@ -334,5 +420,20 @@ impl Inference for Tensors {
                 Tensors::of_checked_names(names.clone(), values)
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn smaller_shapes_lie_in_the_corner_of_larger_ones() {
+        let mut place = [0; 12];
+        lay(&mut place, &[2, 2, 3], &[1, 2, 3, 4], &[2, 1, 2]);
+        assert_eq!(place, [1, 2, 0, 0, 0, 0, 3, 4, 0, 0, 0, 0]);
+        lay(&mut place, &[2, 2, 3], &[], &[0, 2, 3]);
+        lay(&mut place, &[2, 2, 3], &[], &[2, 0, 3]);
+        assert_eq!(place[..3], [1, 2, 0], "nothing was there to lay");
     }
 }

@@ -46,6 +46,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("tiebeam-cli", &["tiebeam", "yaml"]),
+    ("tiebeam-bench", &["tiebeam"]),
     ("xtask", &["core", "engines"]),
 ];
 

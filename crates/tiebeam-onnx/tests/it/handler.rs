@@ -194,3 +194,27 @@ fn an_engine_s_name_is_one_of_three() {
     let error = "tract".parse::<Engine>().unwrap_err();
     assert_eq!(error.message(), "engine is auto, rten or ort, got `tract`");
 }
+
+#[test]
+fn rows_of_different_lengths_share_a_call_where_they_are_padded() {
+    let rows: Vec<Tensor> =
+        [vec![1i64, 2], vec![2], vec![0, 0, 2]].into_iter().map(Tensor::vector::<i64>).collect();
+    let (_folder, path) = file(embedding());
+    for options in engines() {
+        let mut handler = OnnxModelHandler::new(&path).with_engine(options.engine.engine);
+        if let Some(library) = &options.engine.ort_dylib {
+            handler = handler.with_ort_dylib(library);
+        }
+        let alone = predict(&handler, &rows);
+        assert_eq!(alone.iter().map(Tensor::shape).collect::<Vec<_>>(), [[2, 2], [1, 2], [3, 2]]);
+        let together = predict(&handler.clone().with_padding([("ids", 1)]), &rows);
+        let numbers: Vec<_> = together.iter().map(|row| row.as_slice::<f32>().unwrap().to_vec()).collect();
+        // What fills up is looked up too: entry 1 of the table.
+        assert_eq!(
+            numbers,
+            [[1.0, 1.5, 2.0, 2.5, 1.0, 1.5], [2.0, 2.5, 1.0, 1.5, 1.0, 1.5], [0.0, 0.5, 0.0, 0.5, 2.0, 2.5]]
+        );
+        let error = handler.with_padding([("mask", 0)]).load_model().unwrap_err();
+        assert!(error.message().ends_with("padding is given for `mask`, its inputs are `ids`"), "{error}");
+    }
+}

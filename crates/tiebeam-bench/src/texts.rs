@@ -1,0 +1,90 @@
+//! W2: texts to embeddings.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tiebeam::inference::{ModelHandler, RunInference, Tensor, Tensors};
+use tiebeam::io::text;
+use tiebeam::onnx::OnnxModelHandler;
+use tiebeam::prelude::*;
+use tokenizers::{Tokenizer, TruncationParams};
+
+use crate::{Workload, invalid};
+
+/// The most tokens of a text.
+const MOST: usize = 128;
+
+/// The first texts of the file, the head of the embedding of each as a JSON line.
+pub fn build(p: &Pipeline, workload: &Workload, elements: usize) -> Result<()> {
+    let path = workload.file("texts.txt");
+    let all = std::fs::read_to_string(&path)
+        .map_err(|error| invalid(format!("cannot read {path}")).with_source(error))?;
+    let texts: Vec<String> = all.split('\n').take(elements).map(str::to_owned).collect();
+    let handler = OnnxModelHandler::new(workload.file("minilm.onnx"))
+        .named_inputs()
+        .with_padding([("input_ids", 0), ("attention_mask", 0)])
+        .with_length_fn(|tokens: &Tensors| tokens.values().first().map_or(0, Tensor::len))
+        .carrying::<String>();
+    p.step("Texts")
+        .apply(Create::of(texts))
+        .step("Tokenize")
+        .apply(ParDo::new(Tokenize::new(workload.file("tokenizer.json"))))
+        .step("Embed")
+        .apply(RunInference::new(handler))
+        .step("Show")
+        .map(|result| {
+            let numbers = result.inference.as_slice::<f32>().unwrap_or_default();
+            let head: Vec<f64> = numbers.iter().take(8).map(|x| (f64::from(*x) * 1e5).round() / 1e5).collect();
+            json!({"text": result.example.0, "embedding": head}).to_string()
+        })
+        .step("Write")
+        .apply(text::write(&workload.out));
+    Ok(())
+}
+
+/// Texts to token ids and their mask.
+#[derive(Clone)]
+struct Tokenize {
+    path: String,
+    names: Arc<[Arc<str>]>,
+    tokenizer: Option<Arc<Tokenizer>>,
+}
+
+impl Tokenize {
+    fn new(path: String) -> Self {
+        Tokenize { path, names: Arc::new(["input_ids".into(), "attention_mask".into()]), tokenizer: None }
+    }
+}
+
+impl DoFn for Tokenize {
+    type In = String;
+    type Out = (String, Tensors);
+
+    fn setup(&mut self, _: &SetupContext) -> Result<()> {
+        let wrong = |error: tokenizers::Error| {
+            Error::new(ErrorKind::Model, "TB0900", format!("the tokenizer {} cannot be used: {error}", self.path))
+        };
+        let mut tokenizer = Tokenizer::from_file(&self.path).map_err(wrong)?;
+        let truncation = TruncationParams { max_length: MOST, ..TruncationParams::default() };
+        tokenizer.with_padding(None).with_truncation(Some(truncation)).map_err(wrong)?;
+        self.tokenizer = Some(Arc::new(tokenizer));
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        text: String,
+        _: &ElementContext<'_>,
+        out: &mut Output<(String, Tensors)>,
+    ) -> Result<()> {
+        let Some(tokenizer) = &self.tokenizer else { return Err(Error::internal("no tokenizer")) };
+        let encoding = tokenizer.encode_fast(text.as_str(), true).map_err(|error| {
+            Error::new(ErrorKind::InvalidData, "TB0900", format!("the text cannot be cut into tokens: {error}"))
+        })?;
+        let ids: Vec<i64> = encoding.get_ids().iter().map(|id| i64::from(*id)).collect();
+        let mask = vec![1i64; ids.len()];
+        let tensors = Tensors::new(self.names.clone(), vec![Tensor::vector(ids), Tensor::vector(mask)])?;
+        out.emit((text, tensors));
+        Ok(())
+    }
+}
