@@ -304,7 +304,9 @@ fn cached(name: &str) -> Option<PathBuf> {
             .find(|path| path.file_name().is_some_and(|own| own == name) && path.is_file())
             .cloned()
             .or_else(|| {
-                entries.iter().filter(|p| depth > 0 && p.is_dir()).find_map(|p| find(p, name, depth - 1))
+                // Cargo's target folder may lie there too, with thousands of files.
+                let inner = entries.iter().filter(|p| depth > 0 && !p.ends_with("target") && p.is_dir());
+                inner.into_iter().find_map(|p| find(p, name, depth - 1))
             })
     }
     let cache = std::env::var_os("TIEBEAM_CACHE").map(PathBuf::from);

@@ -1,7 +1,7 @@
 //! Models made for the tests, and the engines that are here.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, OnceLock};
 
 use prost::Message;
 use tiebeam_inference::{InferenceArgs, ModelHandler, Tensor, Tensors};
@@ -16,7 +16,10 @@ pub fn cached(matches: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
         let mut entries = folder.read_dir().ok()?.filter_map(|e| Some(e.ok()?.path())).collect::<Vec<_>>();
         entries.sort();
         entries.iter().find(|path| path.is_file() && matches(path)).cloned().or_else(|| {
-            let inner = entries.iter().filter(|path| path.is_dir() && depth > 0 && !path.ends_with("venv"));
+            // What lies there beside what was fetched: thousands of files that are none of ours.
+            let is_other =
+                |path: &Path| ["venv", "target", "engines"].iter().any(|name| path.ends_with(name));
+            let inner = entries.iter().filter(|path| depth > 0 && path.is_dir() && !is_other(path));
             inner.into_iter().find_map(|path| walk(path, depth - 1, matches))
         })
     }
@@ -26,17 +29,21 @@ pub fn cached(matches: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
 
 /// ONNX Runtime's library, if this machine has one.
 pub fn ort_library() -> Option<PathBuf> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(find_ort_library).clone()
+}
+
+fn find_ort_library() -> Option<PathBuf> {
     let named = std::env::var_os("ORT_DYLIB_PATH").filter(|v| !v.is_empty()).map(PathBuf::from);
     let is_library = |path: &Path| {
         path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("libonnxruntime.so"))
     };
     let found = named.or_else(|| cached(&is_library));
-    static SAID: Once = Once::new();
-    SAID.call_once(|| {
-        if found.is_none() {
-            eprintln!("ONNX Runtime is not tried: no library in ORT_DYLIB_PATH or the cache (`cargo xtask fetch onnxruntime`)");
-        }
-    });
+    if found.is_none() {
+        eprintln!(
+            "ONNX Runtime is not tried: no library in ORT_DYLIB_PATH or the cache (`cargo xtask fetch onnxruntime`)"
+        );
+    }
     found
 }
 
