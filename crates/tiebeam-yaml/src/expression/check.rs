@@ -13,6 +13,7 @@ use super::builtins::{builtin, item_type};
 use super::evaluate::{Code, FormatPiece, Op, Step};
 use super::format::Spec;
 use super::methods;
+use super::python::{Import, builtin as builtin_of_python, library};
 use super::tree::{Binary, Compare, Expr, ExprKind, Piece, Program, Unary};
 use super::types::{Kind, Type, columns, show};
 use crate::diagnostic::Diagnostic;
@@ -26,6 +27,8 @@ pub struct Checked {
     pub bare: Option<usize>,
     pub locals: usize,
     pub problems: Vec<Diagnostic>,
+    /// What the typed part has not, though Python has it.
+    pub foreign: Vec<Diagnostic>,
 }
 
 /// The code of a program.
@@ -33,18 +36,26 @@ pub struct Checked {
 pub enum Body {
     Value(Code),
     Steps(Vec<Step>),
+    /// What is more than the typed part.
+    Python(tiebeam_python::Program),
 }
 
 /// Checks `program` on rows of `schema`, which the transform called `producer` makes.
-pub fn check(program: &Program, schema: &Arc<Schema>, producer: Option<&str>) -> Checked {
+pub fn check(program: &Program, schema: &Arc<Schema>, producer: Option<&str>, others: &[Import]) -> Checked {
+    let mut imports = others.to_vec();
+    if let Program::Function { imports: own, .. } = program {
+        imports.extend(own.iter().cloned());
+    }
     let mut checker = Checker {
+        problems: imports.iter().filter_map(Import::problem).collect(),
+        foreign: Vec::new(),
+        imports,
         schema,
         producer,
         parameter: None,
         locals: Vec::new(),
         names: Vec::new(),
         slots: 0,
-        problems: Vec::new(),
         returns: None,
     };
     let (body, result) = match program {
@@ -73,7 +84,14 @@ pub fn check(program: &Program, schema: &Arc<Schema>, producer: Option<&str>) ->
         Body::Value(Code { op: Op::Column(index), .. }) => Some(*index),
         _ => None,
     };
-    Checked { body, result, bare, locals: checker.slots, problems: checker.problems }
+    Checked {
+        body,
+        result,
+        bare,
+        locals: checker.slots,
+        problems: checker.problems,
+        foreign: checker.foreign,
+    }
 }
 
 #[derive(Clone)]
@@ -94,6 +112,8 @@ struct Checker<'a> {
     names: Vec<(Arc<str>, usize)>,
     slots: usize,
     problems: Vec<Diagnostic>,
+    foreign: Vec<Diagnostic>,
+    imports: Vec<Import>,
     returns: Option<Type>,
 }
 
@@ -110,6 +130,18 @@ impl Checker<'_> {
         let span = problem.span.unwrap_or_default();
         self.problems.push(problem);
         (code(span, Op::Constant(Value::Null)), Type::ANY)
+    }
+
+    /// Something that Python gives and the typed part does not.
+    fn foreign(&mut self, problem: Diagnostic, typed: Type) -> (Code, Type) {
+        let span = problem.span.unwrap_or_default();
+        self.foreign.push(problem);
+        (code(span, Op::Constant(Value::Null)), typed)
+    }
+
+    fn imported(&self, name: &str) -> Option<Import> {
+        let local = self.locals.iter().any(|local| &*local.name == name);
+        self.imports.iter().find(|import| &*import.name == name && !local).cloned()
     }
 
     fn boxed(&mut self, expr: &Expr) -> (Box<Code>, Type) {
@@ -177,6 +209,14 @@ impl Checker<'_> {
             }
             return (code(span, Op::Local(slot)), typed);
         }
+        if let Some(import) = self.imported(name) {
+            let typed = match (&import.module, &import.member) {
+                (Some(module), Some(member)) => library(module, member),
+                _ => Type::ANY,
+            };
+            let problem = Diagnostic::new("TB0219", span, "imports are not available");
+            return self.foreign(problem, typed);
+        }
         match &self.parameter {
             Some(parameter) if parameter == name => {
                 return (code(span, Op::Row), Type::of(Kind::Row(self.schema.clone())));
@@ -187,7 +227,10 @@ impl Checker<'_> {
                 if self.schema.index_of(name).is_some() {
                     problem = problem.help(format!("a column of the row is `{parameter}.{name}`"));
                 } else if let Some(problem) = absent(name, span) {
-                    return self.problem(problem);
+                    return match builtin_of_python(name) {
+                        Some(_) => self.foreign(problem, Type::ANY),
+                        None => self.problem(problem),
+                    };
                 } else {
                     let locals = self.locals.iter().map(|local| &*local.name).chain([&**parameter]);
                     problem = problem.did_you_mean(name, locals);
@@ -204,6 +247,7 @@ impl Checker<'_> {
             return self.problem(types(span, message).help(format!("call it: `{name}(…)`")));
         }
         match absent(name, span) {
+            Some(problem) if builtin_of_python(name).is_some() => self.foreign(problem, Type::ANY),
             Some(problem) => self.problem(problem),
             None => {
                 let problem = unknown_column(name, span, self.schema, self.producer);
@@ -397,6 +441,12 @@ impl Checker<'_> {
                     self.problem(problem)
                 }
             };
+        }
+        if let ExprKind::Name(module) = &of.kind
+            && let Some(Import { module: Some(module), member: None, .. }) = self.imported(module)
+        {
+            let problem = Diagnostic::new("TB0219", span, "imports are not available");
+            return self.foreign(problem, library(&module, name));
         }
         let (of, typed) = self.boxed(of);
         match &typed.kind {
