@@ -182,10 +182,13 @@ fn beam(
     Ok(found.into_iter().map(|outcome| outcome.ok_or_else(|| reason.clone())).collect())
 }
 
+/// Changes with how files and lines are brought to a form that can be compared, since that form is kept.
+const FORM: u32 = 2;
+
 /// The file in which what Beam gave for a case is kept.
 fn place(case: &Case, kept: &Path) -> PathBuf {
     let mut hash = Sha256::new();
-    hash.update(format!("{SCRIPT}{case:?}{:?}{:?}", docs::DATA, docs::UDF));
+    hash.update(format!("{FORM}{SCRIPT}{case:?}{:?}{:?}", docs::DATA, docs::UDF));
     let hash: String = hash.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
     kept.join(format!("{}-{hash}.json", case.name.replace(':', "-")))
 }
@@ -309,23 +312,25 @@ fn sorted(mut lines: Vec<String>) -> Vec<String> {
     lines
 }
 
-/// A file's name without its window (which Beam puts there) and the numbers of its shard.
+/// A file's name without the numbers of its shard, and without its window, which Beam puts before them.
 fn unsharded(name: &str) -> String {
-    let (start, end) = (name.find("-["), name.rfind(")-"));
-    if let (Some(start), Some(end)) = (start, end)
-        && start < end
-    {
-        return unsharded(&format!("{}{}", &name[..start], &name[end + 1..]));
-    }
-    match name.find("-000").filter(|at| name[*at..].contains("-of-")) {
-        Some(at) => {
-            let rest = &name[at..];
-            let end = rest.find("-of-").map_or(rest.len(), |of| (of + 4 + 5).min(rest.len()));
-            format!("{}{}", &name[..at], &rest[end..])
-        }
-        None => name.to_owned(),
-    }
+    let Some(at) = name.find("-000").filter(|at| name[*at..].contains("-of-")) else {
+        return name.to_owned();
+    };
+    let (start, rest) = name.split_at(at);
+    let end = rest.find("-of-").map_or(rest.len(), |of| (of + 4 + 5).min(rest.len()));
+    let windowed = start.len().checked_sub(WINDOW.len()).and_then(|at| start.split_at_checked(at));
+    let is_window = |text: &str| {
+        text.chars()
+            .zip(WINDOW.chars())
+            .all(|(c, pattern)| if pattern == '0' { c.is_ascii_digit() } else { c == pattern })
+    };
+    let start = windowed.filter(|(_, window)| is_window(window)).map_or(start, |(start, _)| start);
+    format!("{start}{}", &rest[end..])
 }
+
+/// How Beam writes a window in a file's name.
+const WINDOW: &str = "-0000-00-00T00:00:00-0000-00-00T00:00:00";
 
 /// A line as it is compared: JSON with its numbers as doubles of ten decimals, as many as Beam's JSON has; an error row
 /// with the values of its element alone, since Beam writes those without their names.
@@ -379,9 +384,12 @@ mod tests {
         assert_eq!(comparable(r#"{"element":[1,null],"msg":"","stack":""}"#), "failed: 1.0");
         assert_eq!(comparable(r#"{"x":0.3333333333333333}"#), comparable(r#"{"x":0.3333333333}"#));
         assert_eq!(comparable("1,2"), "1,2");
-        for (name, want) in
-            [("a-00000-of-00001", "a"), ("a-00003-of-00010.csv", "a.csv"), ("d/a.json", "d/a.json")]
-        {
+        for (name, want) in [
+            ("kept-1970-01-01T00:01:00-1970-01-01T00:02:00-00000-of-00001", "kept"),
+            ("a-00000-of-00001", "a"),
+            ("a-00003-of-00010.csv", "a.csv"),
+            ("d/a.json", "d/a.json"),
+        ] {
             assert_eq!(unsharded(name), want);
         }
     }
