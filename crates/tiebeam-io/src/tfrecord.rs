@@ -67,7 +67,7 @@ impl RangeReader for TfRecordReader {
         loop {
             let place = SourcePlace { file: range.path.clone(), offset: Some(at), ..SourcePlace::default() };
             let damaged = |message: String| {
-                Error::new(ErrorKind::InvalidData, "TB0456", message).at_place(place.clone())
+                Error::new(ErrorKind::InvalidData, "TB0457", message).at_place(place.clone())
             };
             let failed = |error: std::io::Error| match error.kind() {
                 IoKind::UnexpectedEof => damaged("the file ends within a record".to_owned()),
@@ -88,7 +88,7 @@ impl RangeReader for TfRecordReader {
             let most = listing.max_record as u64;
             if length > most {
                 let message = format!("a record of {length} bytes, more than {most}");
-                return Err(Error::new(ErrorKind::InvalidData, "TB0457", message)
+                return Err(Error::new(ErrorKind::InvalidData, "TB0458", message)
                     .at_place(place)
                     .with_help("set a larger bound if such records are wanted"));
             }

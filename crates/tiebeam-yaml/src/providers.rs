@@ -130,7 +130,7 @@ impl Listing<'_> {
             Ok(text) => text,
             Err(error) => {
                 let message = format!("`{}` cannot be read: {error}", path.display());
-                return self.problem(Diagnostic::new("TB0229", include.span, message));
+                return self.problem(Diagnostic::new("TB0244", include.span, message));
             }
         };
         let place = self.place.clone().map_or(include.span, |(span, _)| span);

@@ -306,7 +306,7 @@ impl<'a, 'f> Builder<'a, 'f> {
                     let message = format!(
                         "the output `{output}` of `{title}` is used, but only others of it are mocked"
                     );
-                    self.problems.push(Diagnostic::new("TB0238", self.spec.span, message));
+                    self.problems.push(Diagnostic::new("TB0242", self.spec.span, message));
                 }
                 Target::Step(self.step(place.0, steps), place.1.clone())
             }
@@ -329,7 +329,7 @@ impl<'a, 'f> Builder<'a, 'f> {
                 self.spec.name,
                 step.title()
             );
-            let problem = Diagnostic::new("TB0238", self.spec.span, message);
+            let problem = Diagnostic::new("TB0242", self.spec.span, message);
             let help = format!("add its rows to `mock_outputs`, or `allowed_sources: [{}]`", step.title());
             self.problems.push(problem.help(help));
         }

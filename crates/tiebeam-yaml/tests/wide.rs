@@ -185,7 +185,7 @@ fn what_is_wrong_with_python_is_told_before_the_run() {
     check(
         &fields("a: {path: nowhere.py, name: f}"),
         expect![[r#"
-            error[TB0229]: `nowhere.py` cannot be read: No such file or directory (os error 2)
+            error[TB0244]: `nowhere.py` cannot be read: No such file or directory (os error 2)
                ╭─[p.yaml:11:21]
             11 │           a: {path: nowhere.py, name: f}
                ·                     ──────────
@@ -394,7 +394,7 @@ pipeline:
     check(&matched("*.png", "{}"), expect![""]);
     check(&matched("*.png", "{empty_match_treatment: ALLOW_IF_WILDCARD}"), expect![""]);
     let failed = run(&matched("d.txt", "{file_pattern: element, empty_match_treatment: ALLOW_IF_WILDCARD}"));
-    assert!(failed.contains("TB0239") && failed.contains("no file is"), "{failed}");
+    assert!(failed.contains("TB0403") && failed.contains("no file matches"), "{failed}");
 }
 
 #[test]
@@ -591,7 +591,7 @@ fn providers_define_transforms() {
           ╰────
           help: copy the listing beside the pipeline file, and include it from there
 
-        error[TB0229]: `DIR/nowhere.yaml` cannot be read: No such file or directory (os error 2)
+        error[TB0244]: `DIR/nowhere.yaml` cannot be read: No such file or directory (os error 2)
           ╭─[DIR/p.yaml:6:15]
         6 │   - {include: nowhere.yaml}
           ·               ────────────
@@ -662,14 +662,14 @@ fn what_is_wrong_with_tests_is_told() {
   - {name: keys, mock_output: [], expected_outputs: [{name: Lines}]}
 ";
     expect![[r#"
-        error[TB0238]: the test `not mocked` needs `Lines`, a source that it does not mock
+        error[TB0242]: the test `not mocked` needs `Lines`, a source that it does not mock
            ╭─[p.yaml:15:11]
         15 │   - name: not mocked
            ·           ──────────
            ╰────
           help: add its rows to `mock_outputs`, or `allowed_sources: [Lines]`
 
-        error[TB0238]: the test `nobody` needs `Lines`, a source that it does not mock
+        error[TB0242]: the test `nobody` needs `Lines`, a source that it does not mock
            ╭─[p.yaml:17:11]
         17 │   - name: nobody
            ·           ──────

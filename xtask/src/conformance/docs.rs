@@ -146,7 +146,7 @@ fn case(
     if let Some(uses) = text.strip_prefix("transforms:\n") {
         let uses: String =
             uses.lines().filter(|line| line.trim() != "...").map(|line| format!("    {line}\n")).collect();
-        let pipeline = sunk(&format!("pipeline:\n  transforms:\n{}", uses.replace("\n      ", "\n      ")));
+        let pipeline = sunk(&format!("pipeline:\n  transforms:\n{uses}"));
         return Some(vec![one(format!("{pipeline}providers:\n{}", includes()), true)]);
     }
     if text.starts_with("type: ") && !listings.is_empty() {

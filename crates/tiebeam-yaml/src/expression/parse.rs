@@ -5,6 +5,7 @@ mod strings;
 
 use std::sync::Arc;
 
+use self::functions::is_dotted;
 use super::python::Import;
 use super::token::{Token, syntax, tokens};
 use super::tree::{Argument, Binary, Compare, Expr, ExprKind, MAX_DEPTH, MAX_NESTING, Program, Unary};
@@ -57,15 +58,6 @@ pub fn callable(text: &str) -> Parsed<Program> {
 /// Something of Python's that is not here.
 fn refused(span: Span, message: impl Into<String>, help: &str) -> Diagnostic {
     Diagnostic::new("TB0219", span, message).help(help)
-}
-
-/// `package.module.name`.
-fn is_dotted(text: &str) -> bool {
-    let is_name = |part: &str| {
-        part.starts_with(|c: char| c.is_alphabetic() || c == '_')
-            && part.chars().all(|c| c.is_alphanumeric() || c == '_')
-    };
-    text.contains('.') && !text.starts_with("row.") && text.split('.').all(is_name)
 }
 
 struct Parser {

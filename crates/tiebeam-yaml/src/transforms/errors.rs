@@ -220,7 +220,7 @@ impl DoFn for CheckShare {
             return Ok(());
         }
         let message = format!("{failed} of {all} rows failed, more than the threshold of {}", self.threshold);
-        Err(Error::new(ErrorKind::UserCode, "TB0240", message)
+        Err(Error::new(ErrorKind::UserCode, "TB0243", message)
             .with_retryable(false)
             .with_help("look at the error output, or raise the `threshold`"))
     }

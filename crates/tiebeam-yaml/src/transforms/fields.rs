@@ -144,7 +144,7 @@ fn in_file(maker: &mut Maker<'_>, path: &Node, name: Option<&Node>, place: &str)
     let text = match std::fs::read_to_string(&**file) {
         Ok(text) => text,
         Err(error) => {
-            let problem = Diagnostic::new("TB0229", path.span, format!("`{file}` cannot be read: {error}"));
+            let problem = Diagnostic::new("TB0244", path.span, format!("`{file}` cannot be read: {error}"));
             maker.problem(problem.help("the path is taken from the folder that the command runs in"));
             return None;
         }

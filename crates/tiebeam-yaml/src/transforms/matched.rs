@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tiebeam_core::coder::row_coder;
 use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
-use tiebeam_core::{DoFn, ElementContext, Error, ErrorKind, Output, Result};
+use tiebeam_core::{DoFn, ElementContext, Output, Result};
 use tiebeam_graph::{Arity, ParDo};
 
 use super::fields::known_columns;
@@ -80,19 +80,15 @@ impl DoFn for MatchRows {
 
     fn process(&mut self, row: Row, _: &ElementContext<'_>, out: &mut Output<Row>) -> Result<()> {
         let pattern = row.values.get(self.index).map(python_str).unwrap_or_default();
-        let files = tiebeam_io::fs::list(&pattern, true)?;
         let wildcard = pattern.contains(['*', '?', '[']);
-        let allowed = match &*self.treatment {
+        let may_be_none = match &*self.treatment {
             "ALLOW" => true,
             "ALLOW_IF_WILDCARD" => wildcard,
             _ => false,
         };
-        if files.is_empty() && !allowed {
-            let message = format!("no file is `{pattern}`");
-            return Err(Error::new(ErrorKind::InvalidData, "TB0239", message)
-                .with_retryable(false)
-                .with_help("`empty_match_treatment: ALLOW` lets patterns match nothing"));
-        }
+        // The files are the same when it is tried again.
+        let files =
+            tiebeam_io::fs::list(&pattern, may_be_none).map_err(|error| error.with_retryable(false))?;
         for file in files {
             let values = vec![
                 Value::String(file.path.into()),

@@ -277,3 +277,12 @@ impl Parser {
         Ok(Statement::Raise { exception: exception.into(), message, span: start.to(at) })
     }
 }
+
+/// `package.module.name`.
+pub(super) fn is_dotted(text: &str) -> bool {
+    let is_name = |part: &str| {
+        part.starts_with(|c: char| c.is_alphabetic() || c == '_')
+            && part.chars().all(|c| c.is_alphanumeric() || c == '_')
+    };
+    text.contains('.') && !text.starts_with("row.") && text.split('.').all(is_name)
+}
