@@ -9,6 +9,7 @@ mod graph;
 mod models;
 mod output;
 mod run;
+mod test;
 mod transforms;
 mod worker;
 
@@ -32,6 +33,8 @@ enum Verb {
     Run(run::RunArgs),
     /// Checks a pipeline file: grammar, references, columns, types, files, models; runs nothing.
     Validate(run::ValidateArgs),
+    /// Runs the tests of a pipeline file: its section `tests`.
+    Test(test::TestArgs),
     /// Shows the graph of a pipeline file.
     Graph(graph::GraphArgs),
     /// Looks into model files.
@@ -65,6 +68,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let exit = match command.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Validate(args) => run::validate(&args),
+        Verb::Test(args) => test::test(&args),
         Verb::Graph(args) => graph::graph(&args),
         Verb::Models(args) => models::models(&args),
         Verb::Worker(args) => return worker::worker(&args),

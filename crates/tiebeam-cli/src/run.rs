@@ -81,6 +81,21 @@ impl FileArgs {
         variables
     }
 
+    /// The name and text of the file, and the variables; what is wrong is shown, and gives the exit code.
+    pub fn text(&self) -> Result<(String, String, Variables), Exit> {
+        let Some(path) = &self.file else {
+            print_error(&Error::new(ErrorKind::InvalidPipeline, "TB0229", "examples have no tests"));
+            return Err(Exit::BadUsage);
+        };
+        match read(path) {
+            Ok(text) => Ok((path.display().to_string(), text, self.variables())),
+            Err(error) => {
+                print_error(&error);
+                Err(Exit::PipelineInvalid)
+            }
+        }
+    }
+
     /// Loads the pipeline; what is wrong is shown, and gives the exit code.
     pub fn open(&self) -> Result<Opened, Exit> {
         let (path, example) = match (&self.file, &self.example) {
@@ -129,7 +144,7 @@ fn read(path: &Path) -> Result<String, Error> {
 }
 
 /// A file whose only trouble is its model, or a place that cannot be written, has an exit code of its own.
-fn exit_of(report: &Report) -> Exit {
+pub fn exit_of(report: &Report) -> Exit {
     let all = |kind: ErrorKind| report.diagnostics().iter().all(|diagnostic| diagnostic.kind == kind);
     if all(ErrorKind::Model) {
         Exit::ModelRefused

@@ -55,6 +55,7 @@ fn describe(kind: &TransformType) -> String {
         Inputs::None => "  reads no input\n",
         Inputs::One => "  reads one input\n",
         Inputs::Any => "  reads any number of inputs\n",
+        Inputs::Named => "  reads two or more inputs, each by its name\n",
     });
     keys(kind.keys, &mut text);
     if kind.name == "RunInference" {

@@ -375,3 +375,42 @@ fn the_command_documents_itself() {
     assert_eq!(run(dir.path(), &["run"]).status.code(), Some(2));
     assert_eq!(run(dir.path(), &["fly"]).status.code(), Some(2));
 }
+
+#[test]
+fn the_tests_of_a_file_are_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let tests = "
+tests:
+  - name: times ten
+    mock_outputs: [{name: Create, elements: [{n: 4}]}]
+    expected_inputs: [{name: WriteToJson, elements: [{n: 40}]}]
+  - name: wrong
+    mock_inputs: [{name: MapToFields, elements: [{n: 4}]}]
+    expected_outputs: [{name: MapToFields, elements: [{n: 5}]}]
+";
+    fs::write(dir.path().join("p.yaml"), format!("{GOOD}{tests}")).unwrap();
+    check(
+        dir.path(),
+        &["test", "p.yaml"],
+        expect![[r#"
+            ok times ten (p.yaml:11)
+            FAILED wrong (p.yaml:14): CheckOutput[MapToFields]/Compare: the rows are not those wanted; missing: {n: 5}; not wanted: {n: 40}
+            1 passed, 1 failed
+            exit 1
+        "#]],
+    );
+    check(
+        dir.path(),
+        &["test", "p.yaml", "--only", "times"],
+        expect![[r#"
+            ok times ten (p.yaml:11)
+            1 passed, 0 failed
+            exit 0
+        "#]],
+    );
+    fs::write(dir.path().join("q.yaml"), GOOD).unwrap();
+    let output = run(dir.path(), &["test", "q.yaml"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the file has no tests"));
+    assert!(!dir.path().join("out").exists());
+}

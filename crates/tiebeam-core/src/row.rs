@@ -1,6 +1,7 @@
 //! Rows: elements whose fields are known by a schema.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -104,8 +105,9 @@ pub struct Field {
     pub field_type: FieldType,
 }
 
-/// The fields of a row, in order.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+/// The fields of a row, in order. Schemas are equal when their rows are: the id does not count, which encoding adds where
+/// there is none.
+#[derive(Debug, Clone, Default)]
 pub struct Schema {
     /// The fields.
     pub fields: Vec<Field>,
@@ -113,6 +115,21 @@ pub struct Schema {
     pub id: String,
     /// The position at which each field is encoded, where it differs from the order of the fields.
     pub encoding_positions: Option<Vec<usize>>,
+}
+
+impl PartialEq for Schema {
+    fn eq(&self, other: &Self) -> bool {
+        self.fields == other.fields && self.encoding_positions == other.encoding_positions
+    }
+}
+
+impl Eq for Schema {}
+
+impl Hash for Schema {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.fields.hash(state);
+        self.encoding_positions.hash(state);
+    }
 }
 
 /// Values with the schema that names them. Cheap to clone.

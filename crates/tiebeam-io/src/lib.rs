@@ -13,6 +13,7 @@ pub mod ranges;
 pub mod read;
 pub mod sink;
 pub mod text;
+pub mod tfrecord;
 mod typed;
 
 pub use compression::Compression;

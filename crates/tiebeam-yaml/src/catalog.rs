@@ -16,6 +16,8 @@ pub enum Inputs {
     One,
     /// Any number.
     Any,
+    /// Two or more, each by its name.
+    Named,
 }
 
 /// What a key's value must be.
@@ -135,15 +137,11 @@ pub fn find(name: &str) -> Option<&'static TransformType> {
 }
 
 /// Transforms of Beam's that this build does not have.
-const BEAM: [&str; 46] = [
+const BEAM: [&str; 39] = [
     "AnomalyDetection",
-    "Combine",
     "DicomSearch",
     "Enrichment",
-    "ExtractWindowingInfo",
-    "Join",
     "MLTransform",
-    "MatchAll",
     "PyTransform",
     "ReadFromAvro",
     "ReadFromBigQuery",
@@ -166,10 +164,8 @@ const BEAM: [&str; 46] = [
     "ReadFromSnowflake",
     "ReadFromSpanner",
     "ReadFromSqlServer",
-    "ReadFromTFRecord",
     "RunCompleter",
     "Sql",
-    "ValidateWithSchema",
     "WriteToAvro",
     "WriteToBigQuery",
     "WriteToBigTable",
@@ -180,19 +176,53 @@ const BEAM: [&str; 46] = [
     "WriteToParquet",
     "WriteToPubSub",
     "WriteToSpanner",
-    "WriteToTFRecord",
     "WriteToMySql",
 ];
+
+/// Why a transform of Beam's is not here, and what to do instead.
+fn why_not(name: &str) -> (&'static str, &'static str) {
+    let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    match name {
+        "Sql" => (
+            "Beam runs SQL in Java; there is no SQL engine here",
+            "write it with `MapToFields`, `Filter`, `Combine` and `Join`",
+        ),
+        "PyTransform" => (
+            "it runs transforms of Beam's Python SDK, and there is no Python SDK here",
+            "write functions of rows in `MapToFields` (`callable`), or a transform in YAML (`providers`)",
+        ),
+        _ if has(&["BigQuery", "BigTable", "PubSub", "Spanner", "Dicom", "Enrichment", "RunCompleter"]) => (
+            "it talks to a cloud service, for which there is no connector here",
+            "read and write files beside it",
+        ),
+        _ if has(&[
+            "Kafka",
+            "Jdbc",
+            "Sql",
+            "Postgres",
+            "Oracle",
+            "MongoDB",
+            "Snowflake",
+            "Jms",
+            "Kinesis",
+            "Debezium",
+        ]) =>
+        {
+            (
+                "it talks to another system, for which there is no connector here",
+                "read and write files beside it",
+            )
+        }
+        _ => ("it is not written yet", "`tiebeam transforms` lists those there are"),
+    }
+}
 
 /// The mistake of a type that is not there.
 pub fn unknown_type(name: &str, span: Span) -> Diagnostic {
     if BEAM.contains(&name) {
-        return Diagnostic::new(
-            "TB0232",
-            span,
-            format!("`{name}` is a transform of Beam's that this build does not have"),
-        )
-        .help("`tiebeam transforms` lists those it has");
+        let message = format!("`{name}` is a transform of Beam's that this build does not have");
+        let (why, help) = why_not(name);
+        return Diagnostic::new("TB0232", span, message).note(why).help(help);
     }
     let names = types().into_iter().map(|kind| kind.name).chain(["chain", "composite"]);
     let problem = Diagnostic::new("TB0232", span, format!("unknown transform type `{name}`"));
@@ -235,6 +265,13 @@ pub fn check_keys(
     }
     for key in keys.iter().filter(|key| key.required) {
         if !config.iter().any(|entry| &*entry.key == key.name) {
+            let meant =
+                |entry: &Entry| crate::suggest::nearest(&entry.key, names.iter().copied()) == Some(key.name);
+            if config.iter().any(meant) {
+                // It is there, misspelt: told as that.
+                fine = false;
+                continue;
+            }
             let message = format!("{place} lacks the key `{}`", key.name);
             problems
                 .push(Diagnostic::new("TB0207", span, message).help(format!("{}: {}", key.name, key.about)));

@@ -30,6 +30,8 @@ pub struct Mistake {
     pub notes: Vec<String>,
     /// What to do.
     pub help: Option<String>,
+    /// The text that the place is in, where it is another than the report's: the file as it was before jinja.
+    pub source: Option<Arc<Source>>,
 }
 
 impl Deref for Diagnostic {
@@ -57,6 +59,7 @@ impl Diagnostic {
             label: None,
             notes: Vec::new(),
             help: None,
+            source: None,
         }))
     }
 
@@ -111,7 +114,11 @@ pub struct Report {
 impl Report {
     /// A report of those mistakes, in the order of their places; the same mistake at the same place is told once.
     pub fn new(source: Arc<Source>, mut diagnostics: Vec<Diagnostic>) -> Self {
-        diagnostics.sort_by_key(|d| d.span.map(|span| (span.start, span.end)));
+        let line = |d: &Diagnostic| {
+            let source = d.source.as_ref().unwrap_or(&source);
+            d.span.map(|span| (source.position(span.start).line, span.start, span.end))
+        };
+        diagnostics.sort_by_key(line);
         diagnostics.dedup_by(|a, b| a.span == b.span && a.code == b.code && a.message == b.message);
         Report { source, diagnostics }
     }
@@ -133,7 +140,8 @@ impl Report {
             if i > 0 {
                 out.push('\n');
             }
-            render(&self.source, diagnostic, Style { colours }, &mut out);
+            let source = diagnostic.source.as_ref().unwrap_or(&self.source);
+            render(source, diagnostic, Style { colours }, &mut out);
         }
         out
     }
@@ -145,8 +153,9 @@ impl Report {
         };
         let place = match first.span {
             Some(span) => {
-                let position = self.source.position(span.start);
-                format!("{}:{}:{}: ", self.source.name(), position.line, position.column)
+                let source = first.source.as_ref().unwrap_or(&self.source);
+                let position = source.position(span.start);
+                format!("{}:{}:{}: ", source.name(), position.line, position.column)
             }
             None => String::new(),
         };

@@ -14,12 +14,14 @@ pub mod load;
 pub mod maker;
 pub mod offer;
 pub mod plan;
+pub mod providers;
 pub mod schema;
 pub mod scope;
 pub mod source;
 mod suggest;
 pub mod syntax;
 pub mod template;
+pub mod testing;
 pub mod transforms;
 pub mod windowing;
 

@@ -13,7 +13,7 @@ use crate::plan::plan;
 use crate::scope::resolve;
 use crate::source::{Source, Span};
 use crate::syntax::{self, Body, Step};
-use crate::template::{self, Variables};
+use crate::template::{self, Rendered, Variables};
 
 /// A pipeline file that was found to be right.
 pub struct Loaded {
@@ -42,16 +42,38 @@ pub fn load(
     variables: &Variables,
     environment: &Environment,
 ) -> Result<Loaded, Report> {
-    let source = match template::render(name, text, variables) {
-        Ok(source) => Arc::new(source),
-        Err((source, problem)) => return Err(Report::new(Arc::new(source), vec![problem])),
-    };
+    let Rendered { source, plain, problems: templates, repaired } =
+        template::render_all(name, text, variables);
+    let Some(source) = source.map(Arc::new) else { return Err(Report::new(Arc::new(plain), templates)) };
+    if !templates.is_empty() {
+        // What is wrong beside the templates is told with them.
+        let plain = Arc::new(plain);
+        let templates = templates.into_iter().map(|mut problem| {
+            problem.source = Some(plain.clone());
+            problem
+        });
+        let mut problems: Vec<Diagnostic> = templates.collect();
+        if let Err(report) = loaded(source.clone(), environment) {
+            let line = |problem: &Diagnostic| problem.span.map(|span| source.position(span.start).line);
+            let others = report
+                .diagnostics()
+                .iter()
+                .filter(|one| line(one).is_some_and(|line| !repaired.contains(&line)));
+            problems.extend(others.cloned());
+        }
+        return Err(Report::new(source, problems));
+    }
+    loaded(source, environment)
+}
+
+/// Loads a text that jinja has gone through.
+fn loaded(source: Arc<Source>, environment: &Environment) -> Result<Loaded, Report> {
     let document = match document::parse(&source) {
         Ok(document) => document,
         Err(problem) => return Err(Report::new(source, vec![problem])),
     };
     let mut problems = Vec::new();
-    let Some(file) = syntax::file(&document, &mut problems) else {
+    let Some(file) = syntax::file(source.name(), &document, &mut problems) else {
         return Err(Report::new(source, problems));
     };
     let scope = resolve(&file.pipeline, &source, &mut problems);
@@ -95,6 +117,7 @@ fn sinks(body: &Body, outputs: &mut Vec<String>) {
 }
 
 fn sink(step: &Step) -> Option<String> {
-    let path = step.config.as_ref()?.get("path")?.as_str()?;
+    let config = step.config.as_ref()?;
+    let path = config.get("path").or(config.get("file_path_prefix"))?.as_str()?;
     step.kind.text.starts_with("WriteTo").then(|| format!("{path}-*"))
 }

@@ -20,6 +20,8 @@ pub struct Maker<'a> {
     pub step: &'a Step,
     /// What it reads, inputs of several references flattened.
     pub inputs: Vec<Collection>,
+    /// The names of the inputs; none where they are any number without names.
+    pub names: Vec<Arc<str>>,
     /// Its mistakes.
     pub problems: &'a mut Vec<Diagnostic>,
     /// The file.
@@ -70,16 +72,40 @@ impl Maker<'_> {
         self.inputs.first().cloned()
     }
 
+    /// As [`errors`](Maker::errors), with the part of all rows that may fail.
+    pub fn errors_within(&mut self, element: FieldType) -> Option<(Arc<str>, Arc<Schema>, Option<f64>)> {
+        let threshold = self.threshold().cloned();
+        let part = match threshold.as_ref().map(|node| &node.content) {
+            Some(Content::Float(part)) => Some(*part),
+            Some(Content::Int(part)) => Some(*part as f64),
+            _ => None,
+        };
+        if let Some(node) = threshold.filter(|_| !part.is_some_and(|part| (0.0..=1.0).contains(&part))) {
+            let problem = Diagnostic::new("TB0208", node.span, "`threshold` is a number from 0 to 1");
+            self.problems.push(problem.help("0.1 ends the pipeline when more than a tenth of the rows fail"));
+        }
+        let (name, schema) = self.error_output(element)?;
+        Some((name, schema, part))
+    }
+
+    fn threshold(&self) -> Option<&Node> {
+        self.step.error_handling()?.value.get("threshold")
+    }
+
     /// The output that failing rows go to, and its schema. Notes what is wrong with `error_handling`.
     pub fn errors(&mut self, element: FieldType) -> Option<(Arc<str>, Arc<Schema>)> {
-        let handling = self.step.error_handling()?;
-        let entries = handling.value.as_map()?;
-        if let Some(threshold) = entries.iter().find(|entry| &*entry.key == "threshold") {
-            let problem =
-                Diagnostic::new("TB0219", threshold.key_span, "`threshold` is not available in this build");
+        if let Some(threshold) = self.threshold() {
+            let message = format!("`threshold` is not available for `{}`", self.step.kind.text);
+            let problem = Diagnostic::new("TB0219", threshold.span, message);
             self.problems
                 .push(problem.help("bound the errors of the whole job: `tiebeam run --max-dead-letters N`"));
         }
+        self.error_output(element)
+    }
+
+    fn error_output(&mut self, element: FieldType) -> Option<(Arc<str>, Arc<Schema>)> {
+        let handling = self.step.error_handling()?;
+        let entries = handling.value.as_map()?;
         let known: Vec<&Entry> = entries.iter().filter(|entry| &*entry.key != "threshold").collect();
         let keys =
             [catalog::Key::required("output", catalog::Wants::Text, "the name of the output of failed rows")];

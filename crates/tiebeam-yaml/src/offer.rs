@@ -186,7 +186,8 @@ fn made(
     }
     let step = step_of(kind, config);
     let input = Collection { id: 0, schema: input.clone(), producer: "the input".into() };
-    let mut maker = Maker { step: &step, inputs: vec![input], problems, source, environment };
+    let mut maker =
+        Maker { step: &step, inputs: vec![input], names: Vec::new(), problems, source, environment };
     (kind.make)(&mut maker)
 }
 
@@ -218,7 +219,8 @@ fn json_of_row(row: &Row) -> Map<String, Json> {
     given.map(|(field, value)| (field.name.to_string(), json_of(value))).collect()
 }
 
-fn json_of(value: &Value) -> Json {
+/// A value as JSON.
+pub(crate) fn json_of(value: &Value) -> Json {
     match value {
         Value::Null => Json::Null,
         Value::Bool(value) => (*value).into(),

@@ -195,12 +195,7 @@ impl Planner<'_> {
             inputs.push((name.clone(), found.into_iter().flatten().collect()));
         }
         // A reference that was not found was told already.
-        let given = match &step.step.input {
-            crate::syntax::Input::Given(given) => given.iter().map(|(_, names)| names.len()).sum(),
-            _ => step.inputs.iter().map(|(_, references)| references.len()).sum::<usize>(),
-        };
-        let found: usize = step.inputs.iter().map(|(_, references)| references.len()).sum();
-        (fine && given <= found).then_some(inputs)
+        (fine && !step.lacks_inputs).then_some(inputs)
     }
 
     fn resolve(
@@ -270,7 +265,7 @@ impl Planner<'_> {
 
     fn check_config(&mut self, step: &Step) -> Option<(&'static catalog::TransformType, bool)> {
         let Some(kind) = catalog::find(&step.kind.text) else {
-            if step.body.is_none() {
+            if step.body.is_none() && !(step.is_misplaced && step.config.is_none()) {
                 self.problems.push(catalog::unknown_type(&step.kind.text, step.kind.span));
             }
             return None;
@@ -298,6 +293,7 @@ impl Planner<'_> {
         if !self.check_inputs(kind, step, &inputs) {
             return (None, None);
         }
+        let names: Vec<Arc<str>> = inputs.iter().map(|(name, _)| name.clone()).collect();
         let inputs: Vec<(Vec<Collection>, Collection)> = if kind.inputs == Inputs::Any {
             inputs.into_iter().flat_map(|(_, all)| all).map(|one| (vec![one.clone()], one)).collect()
         } else {
@@ -318,6 +314,7 @@ impl Planner<'_> {
         let mut maker = Maker {
             step,
             inputs: inputs.iter().map(|(_, joined)| joined.clone()).collect(),
+            names,
             problems: self.problems,
             source: self.source,
             environment: self.environment,
@@ -380,13 +377,17 @@ impl Planner<'_> {
                 let problem = Diagnostic::new("TB0221", span, format!("`{}` takes no input", kind.name));
                 problem.help("it is a source: put it first, or write `input: {}`")
             }
-            (Inputs::One | Inputs::Any, 0) => {
+            (Inputs::One | Inputs::Any | Inputs::Named, 0) => {
                 let problem = Diagnostic::new("TB0221", span, format!("`{}` lacks its input", step.title()));
                 if self.chain_hint {
                     problem.help("add `type: chain` to the pipeline, or `input: NAME` to each transform")
                 } else {
                     problem.help("add `input: NAME`")
                 }
+            }
+            (Inputs::Named, 1) => {
+                let message = format!("`{}` wants two or more inputs, each with a name", kind.name);
+                Diagnostic::new("TB0221", span, message).help("name them: `input: {a: One, b: Other}`")
             }
             (Inputs::One, 2..) => Diagnostic::new("TB0221", span, format!("`{}` takes one input", kind.name))
                 .help("to read several, give one list: `input: [A, B]`"),
@@ -414,7 +415,7 @@ impl Planner<'_> {
         to_roots: Option<&WindowingStrategy>,
         before: &mut Vec<PlannedStep>,
     ) -> (Option<PlannedStep>, StepOutputs) {
-        let Resolved { step, label, inputs: references, body } = resolved;
+        let Resolved { step, label, inputs: references, body, .. } = resolved;
         let Some(body) = body else { return (None, None) };
         let own = step.windowing.as_ref().and_then(|entry| self.windowing(entry));
         let mut outside: HashMap<Arc<str>, Option<Collection>> = HashMap::new();

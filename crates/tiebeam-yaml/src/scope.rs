@@ -34,7 +34,7 @@ pub enum Outputs {
 }
 
 /// The transforms of a pipeline or composite, with their references.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Scope<'f> {
     /// The transforms.
     pub steps: Vec<Resolved<'f>>,
@@ -47,7 +47,7 @@ pub struct Scope<'f> {
 }
 
 /// A transform with its references.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Resolved<'f> {
     /// What the file says of it.
     pub step: &'f Step,
@@ -55,6 +55,8 @@ pub struct Resolved<'f> {
     pub label: Arc<str>,
     /// What it reads, by the names of its inputs.
     pub inputs: Vec<(Arc<str>, Vec<Reference>)>,
+    /// Whether something that it reads was not found; told already.
+    pub lacks_inputs: bool,
     /// The transforms inside.
     pub body: Option<Scope<'f>>,
 }
@@ -88,7 +90,12 @@ impl Resolver<'_> {
             let inner: Vec<Arc<str>> = inputs.iter().map(|(name, _)| name.clone()).collect();
             let label = self.label(step, &steps);
             let inner = step.body.as_ref().map(|body| self.scope(body, &inner, Some(step)));
-            steps.push(Resolved { step, label, inputs, body: inner });
+            let given = match &step.input {
+                Input::Given(given) => given.iter().map(|(_, names)| names.len()).sum(),
+                _ => 0,
+            };
+            let found: usize = inputs.iter().map(|(_, references)| references.len()).sum();
+            steps.push(Resolved { step, label, inputs, lacks_inputs: given > found, body: inner });
         }
         let outputs = self.outputs(body, chained, told, outside);
         self.check_errors_consumed(&steps, &outputs);
@@ -107,7 +114,8 @@ impl Resolver<'_> {
                 let line = self.source.position(first.span.start).line;
                 self.problems.push(
                     Diagnostic::new("TB0209", name.span, format!("the name `{}` is used twice", name.text))
-                        .label(format!("first used on line {line}")),
+                        .label(format!("first used on line {line}"))
+                        .help("give each a name of its own: references go by it"),
                 );
             }
         }
@@ -249,7 +257,7 @@ impl Resolver<'_> {
                 || matches!(outputs, Outputs::All(last) if *last == step)
         };
         for (i, resolved) in steps.iter().enumerate() {
-            let Some(output) = resolved.step.error_output() else { continue };
+            let Some(output) = errors_of(resolved.step) else { continue };
             if !consumed(i, &output.text) {
                 let title = resolved.step.title();
                 self.problems.push(
@@ -312,6 +320,15 @@ impl Resolver<'_> {
         let first = path.first().copied().unwrap_or(start);
         let span = steps[first].step.title_span();
         let message = format!("these transforms wait for each other: {}", names.join(" → "));
-        self.problems.push(Diagnostic::new("TB0234", span, message));
+        let help = "one of them must read something that is not made of its own output";
+        self.problems.push(Diagnostic::new("TB0234", span, message).help(help));
+    }
+}
+
+/// The output that a transform's errors go to; of a provider's transform, those of the last one inside.
+fn errors_of(step: &Step) -> Option<Name> {
+    match &step.body {
+        Some(body) if !matches!(&*step.kind.text, "chain" | "composite") => errors_of(body.steps.last()?),
+        _ => step.error_output(),
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::diagnostic::Diagnostic;
 use crate::document::{Content, Entry, Node};
+use crate::providers::{Definition, MAX_DEPTH, Providers};
 use crate::source::Span;
 
 /// A name with its place.
@@ -115,9 +116,10 @@ const COMPOSITE: [&str; 10] = [
     "resource_hints",
 ];
 
-/// Reads the grammar of a whole file, as far as it can be read; mistakes go to `problems`.
-pub fn file(document: &Node, problems: &mut Vec<Diagnostic>) -> Option<File> {
-    let mut reader = Reader { problems };
+/// Reads the grammar of a whole file, as far as it can be read; mistakes go to `problems`. What it includes is looked for
+/// beside it, by its `name`.
+pub fn file(name: &str, document: &Node, problems: &mut Vec<Diagnostic>) -> Option<File> {
+    let mut reader = Reader { problems, providers: Providers::default(), depth: 0 };
     if document.content == Content::Null {
         let problem = Diagnostic::new("TB0207", document.span, "the file is empty");
         reader.problems.push(problem.help("a pipeline file begins with `pipeline:`"));
@@ -126,7 +128,7 @@ pub fn file(document: &Node, problems: &mut Vec<Diagnostic>) -> Option<File> {
     let entries = reader.map(document, "a pipeline file")?;
     reader.keys(entries, &TOP, "a pipeline file");
     if let Some(providers) = document.entry("providers") {
-        reader.providers(providers);
+        reader.providers = Providers::read(name, &providers.value, reader.problems);
     }
     let options = document.get("options").filter(|node| reader.map(node, "`options`").is_some()).cloned();
     let tests = document.get("tests").filter(|node| reader.list(node, "`tests`").is_some()).cloned();
@@ -140,6 +142,9 @@ pub fn file(document: &Node, problems: &mut Vec<Diagnostic>) -> Option<File> {
 
 struct Reader<'a> {
     problems: &'a mut Vec<Diagnostic>,
+    providers: Providers,
+    /// How many bodies of providers the transform is in.
+    depth: usize,
 }
 
 impl Reader<'_> {
@@ -181,23 +186,6 @@ impl Reader<'_> {
     fn missing(&mut self, key: &str, span: Span, place: &str) {
         let message = format!("{place} lacks the key `{key}`");
         self.problems.push(Diagnostic::new("TB0207", span, message));
-    }
-
-    fn providers(&mut self, providers: &Entry) {
-        let Some(list) = self.list(&providers.value, "`providers`") else { return };
-        for provider in list {
-            let kind = provider.get("type").and_then(Node::as_str).map_or("include", |kind| &**kind);
-            let problem = Diagnostic::new(
-                "TB0219",
-                provider.get("type").unwrap_or(provider).span,
-                format!("a provider of type `{kind}` is not available"),
-            );
-            self.problems.push(
-                problem
-                    .note("providers run transforms of other SDKs; this build has its own only")
-                    .help("`tiebeam transforms` lists them"),
-            );
-        }
     }
 
     fn pipeline(&mut self, entry: &Entry) -> Option<Body> {
@@ -322,12 +310,47 @@ impl Reader<'_> {
         };
         let config = node.get("config").filter(|config| config.content != Content::Null);
         let config = config.filter(|config| self.map(config, "a transform's `config`").is_some()).cloned();
-        let body = if composite { self.body(node, kind.span, &*kind.text == "chain") } else { None };
+        let defined = self.providers.find(&kind.text).filter(|_| !composite).cloned();
+        let body = match &defined {
+            Some(defined) => self.defined(defined, &kind, config.as_ref()),
+            None if composite => self.body(node, kind.span, &*kind.text == "chain"),
+            None => None,
+        };
         if composite && body.is_none() {
             return None;
         }
+        // A provider's configuration has gone into its body; where that could not be made, it was told.
+        let is_misplaced = is_misplaced || (defined.is_some() && body.is_none());
+        let config = config.filter(|_| defined.is_none());
         let windowing = node.entry("windowing").cloned();
         Some(Step { span: node.span, kind, name, input, output, config, is_misplaced, windowing, body })
+    }
+
+    /// What a transform of a provider stands for.
+    fn defined(&mut self, defined: &Definition, kind: &Name, config: Option<&Node>) -> Option<Body> {
+        if self.depth >= MAX_DEPTH {
+            let message = format!("`{}` is defined by itself, or more than {MAX_DEPTH} deep", kind.text);
+            self.problems.push(Diagnostic::new("TB0219", kind.span, message));
+            return None;
+        }
+        match defined.body(config, kind.span) {
+            Ok(node) => {
+                self.depth += 1;
+                let inside = self.step(&node);
+                self.depth -= 1;
+                Some(Body {
+                    steps: vec![inside?],
+                    chained: 1,
+                    windowing: None,
+                    span: kind.span,
+                    is_typed: true,
+                })
+            }
+            Err(problems) => {
+                self.problems.extend(problems);
+                None
+            }
+        }
     }
 
     /// Whether keys of the configuration stand beside it, or it is misspelt.

@@ -49,6 +49,72 @@ pub fn render(name: &str, text: &str, variables: &Variables) -> Result<Source, (
     })
 }
 
+/// A file after jinja, and what is wrong with its templates.
+pub struct Rendered {
+    /// The text; where a template is wrong, a word stands in its place. None where the file cannot be read without it.
+    pub source: Option<Source>,
+    /// The file as it was.
+    pub plain: Source,
+    /// The mistakes, with places in `plain`.
+    pub problems: Vec<Diagnostic>,
+    /// The lines, from 1, in which a word stands for a template: what else is wrong there is only its consequence.
+    pub repaired: Vec<u32>,
+}
+
+/// The most lines with a wrong template of which all mistakes are told.
+const MOST_REPAIRS: usize = 16;
+
+/// As [`render`], but goes on behind a mistake, so that all that is wrong with a file is told in one run.
+pub fn render_all(name: &str, text: &str, variables: &Variables) -> Rendered {
+    let plain = Source::new(name, text);
+    let mut rendered = Rendered { source: None, plain, problems: Vec::new(), repaired: Vec::new() };
+    let mut text = text.to_owned();
+    while rendered.problems.len() < MOST_REPAIRS {
+        match render(name, &text, variables) {
+            Ok(source) => {
+                rendered.source = Some(source);
+                break;
+            }
+            Err((tried, problem)) => {
+                let line = problem.span.map(|span| tried.position(span.start).line);
+                rendered.problems.push(problem);
+                let Some(line) = line.filter(|line| !rendered.repaired.contains(line)) else { break };
+                rendered.repaired.push(line);
+                text = without_templates(&text, line);
+            }
+        }
+    }
+    rendered
+}
+
+/// The text with the templates of one line replaced.
+fn without_templates(text: &str, line: u32) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (number, one) in (1u32..).zip(text.split_inclusive('\n')) {
+        if number != line {
+            out.push_str(one);
+            continue;
+        }
+        let mut rest = one.trim_end_matches(['\n', '\r']);
+        let end = &one[rest.len()..];
+        while let Some(at) = ["{{", "{%", "{#"].iter().filter_map(|sign| rest.find(sign)).min() {
+            out.push_str(&rest[..at]);
+            let closing = match &rest[at..at + 2] {
+                "{{" => "}}",
+                "{%" => "%}",
+                _ => "#}",
+            };
+            if closing == "}}" {
+                out.push_str("jinja");
+            }
+            rest = rest[at..].find(closing).map_or("", |end| &rest[at + end + 2..]);
+        }
+        out.push_str(rest);
+        out.push_str(end);
+    }
+    out
+}
+
 fn render_once(template: &str, folder: &Path, variables: &Variables) -> Result<String, Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);

@@ -116,3 +116,189 @@ pipeline:
         ],
     );
 }
+
+#[test]
+fn groups_are_combined_by_every_function() {
+    check(
+        "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config:
+        elements:
+          - {k: a, x: 1, f: 0.5, l: [1], b: true}
+          - {k: b, x: 2, f: 1.5, l: [2, 3], b: false}
+          - {k: a, x: 3, f: 2.5, l: [], b: false}
+          - {k: a, x: -5, f: 0.25, l: [4], b: true}
+    - type: Combine
+      config:
+        language: python
+        group_by: k
+        combine:
+          total: {value: x, fn: sum}
+          twice: {value: x * 2, fn: {type: sum}}
+          f: sum
+          mean: {value: x, fn: mean}
+          n: {value: f, fn: count}
+          least: {value: f, fn: min}
+          most: {value: x, fn: max}
+          all: {value: b, fn: all}
+          any: {value: b, fn: any}
+          top: {value: x, fn: {type: apache_beam.transforms.combiners.TopCombineFn, config: {n: 2}}}
+    - type: WriteToJson
+      config: {path: DIR/out}
+",
+        &[
+            r#"{"k":"a","total":-1,"twice":-2,"f":3.25,"mean":-0.3333333333333333,"n":3,"least":0.25,"most":3,"all":false,"any":true,"top":[3,1]}"#,
+            r#"{"k":"b","total":2,"twice":4,"f":1.5,"mean":2.0,"n":1,"least":1.5,"most":2,"all":false,"any":false,"top":[2]}"#,
+        ],
+    );
+}
+
+#[test]
+fn groups_are_lists_and_all_rows_are_one_group() {
+    // A list has no order: it is made a number or a sorted text before it is written.
+    check(
+        "
+pipeline:
+  transforms:
+    - type: Create
+      config: {elements: [{x: 1.5, l: [2]}, {x: 0.5, l: [1, 5]}, {x: -0.0, l: [7]}, {x: 0.0, l: []}]}
+    - type: Combine
+      name: All
+      input: Create
+      config: {group_by: [], combine: {x: group, l: concat, n: {value: x, fn: count}}}
+    - type: MapToFields
+      input: All
+      config: {language: python, fields: {x: 'sorted([abs(v) for v in x])', l: sorted(l), n: n}}
+    - type: WriteToJson
+      input: MapToFields
+      config: {path: DIR/all}
+    - type: Combine
+      name: ByNumber
+      input: Create
+      config: {language: sql, group_by: [x], combine: {n: 'count(*)'}}
+    - type: WriteToJson
+      input: ByNumber
+      config: {path: DIR/by}
+    - type: Filter
+      input: Create
+      config: {keep: x > 100}
+    - type: Combine
+      name: Nothing
+      input: Filter
+      config: {group_by: [], combine: {x: sum}}
+    - type: WriteToJson
+      input: Nothing
+      config: {path: DIR/none}
+",
+        &[
+            r#"{"x":0.0,"n":2}"#,
+            r#"{"x":0.5,"n":1}"#,
+            r#"{"x":1.5,"n":1}"#,
+            r#"{"x":[0.0,0.0,0.5,1.5],"l":[1,2,5,7],"n":4}"#,
+        ],
+    );
+}
+
+#[test]
+fn windows_are_combined_one_by_one() {
+    for (assigned, beside) in [
+        ("", "\n      windowing: {type: fixed, size: 10s}"),
+        ("\n    - type: WindowInto\n      windowing: {type: fixed, size: 10s}", ""),
+    ] {
+        check(
+            &format!(
+                "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {{elements: [{{k: a, t: 1}}, {{k: a, t: 9}}, {{k: a, t: 11}}, {{k: b, t: 12}}]}}
+    - type: AssignTimestamps
+      config: {{timestamp: t}}{assigned}
+    - type: Combine{beside}
+      config: {{group_by: k, combine: {{t: sum}}}}
+    - type: WriteToJson
+      config: {{path: DIR/out}}
+"
+            ),
+            &[r#"{"k":"a","t":10}"#, r#"{"k":"a","t":11}"#, r#"{"k":"b","t":12}"#],
+        );
+    }
+}
+
+#[test]
+fn rows_are_joined_in_every_way() {
+    let joined = |config: &str| {
+        format!(
+            "
+pipeline:
+  transforms:
+    - type: Create
+      name: Fruits
+      config: {{elements: [{{id: 1, name: pear}}, {{id: 2, name: fig}}, {{id: 3, name: null}}]}}
+    - type: Create
+      name: Prices
+      config: {{elements: [{{name: pear, price: 1.5}}, {{name: pear, price: 2.5}}, {{name: kiwi, price: 3.0}}, {{name: null, price: 9.0}}]}}
+    - type: Join
+      input: {{f: Fruits, p: Prices}}
+      config: {config}
+    - type: WriteToJson
+      input: Join
+      config: {{path: DIR/out}}
+"
+        )
+    };
+    let pears = [
+        r#"{"id":1,"name":"pear","name0":"pear","price":1.5}"#,
+        r#"{"id":1,"name":"pear","name0":"pear","price":2.5}"#,
+    ];
+    check(&joined("{equalities: name}"), &pears);
+    let left = [
+        r#"{"id":2,"name":"fig","name0":null,"price":null}"#,
+        r#"{"id":3,"name":null,"name0":null,"price":null}"#,
+    ];
+    let right = [
+        r#"{"id":null,"name":null,"name0":"kiwi","price":3.0}"#,
+        r#"{"id":null,"name":null,"name0":null,"price":9.0}"#,
+    ];
+    check(&joined("{type: left, equalities: [{f: name, p: name}]}"), &[&pears[..], &left].concat());
+    check(&joined("{type: right, equalities: [{p: name, f: name}]}"), &[&pears[..], &right].concat());
+    check(&joined("{type: outer, equalities: name}"), &[&pears[..], &left, &right].concat());
+    check(&joined("{type: {outer: [f, p]}, equalities: name}"), &[&pears[..], &left, &right].concat());
+    check(
+        &joined("{equalities: name, fields: {p: {cost: price}, f: [id]}}"),
+        &[r#"{"cost":1.5,"id":1}"#, r#"{"cost":2.5,"id":1}"#],
+    );
+}
+
+#[test]
+fn three_inputs_are_joined_one_after_the_other() {
+    check(
+        "
+pipeline:
+  transforms:
+    - type: Create
+      name: A
+      config: {elements: [{x: 1, a: one}, {x: 2, a: two}]}
+    - type: Create
+      name: B
+      config: {elements: [{x: 1.0, y: 7}, {x: 5.0, y: 8}]}
+    - type: Create
+      name: C
+      config: {elements: [{y: 7, c: seven}, {y: 8, c: eight}, {y: 9, c: nine}]}
+    - type: Join
+      input: {a: A, b: B, c: C}
+      config:
+        type: {outer: [b]}
+        equalities: [{a: x, b: x}, {b: y, c: y}]
+        fields: {a: [a], b: [y]}
+    - type: WriteToJson
+      input: Join
+      config: {path: DIR/out}
+",
+        &[r#"{"a":"one","y":7,"y0":7,"c":"seven"}"#, r#"{"a":null,"y":8,"y0":8,"c":"eight"}"#],
+    );
+}

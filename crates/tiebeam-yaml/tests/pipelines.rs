@@ -591,6 +591,7 @@ providers:
                ·             ──┬──
                ·               ╰── first used on line 13
                ╰────
+              help: give each a name of its own: references go by it
 
             error[TB0233]: unknown input `Twise`
                ╭─[p.yaml:25:14]
@@ -628,13 +629,15 @@ providers:
             33 │     - type: WriteToBigQuery
                ·             ───────────────
                ╰────
-              help: `tiebeam transforms` lists those it has
+              it talks to a cloud service, for which there is no connector here
+              help: read and write files beside it
 
             error[TB0234]: these transforms wait for each other: Second → First → Second
                ╭─[p.yaml:40:13]
             40 │       name: Second
                ·             ──────
                ╰────
+              help: one of them must read something that is not made of its own output
 
             error[TB0235]: the errors of `Second` are not consumed
                ╭─[p.yaml:42:55]
@@ -648,8 +651,8 @@ providers:
             44 │   - type: javaJar
                ·           ───────
                ╰────
-              providers run transforms of other SDKs; this build has its own only
-              help: `tiebeam transforms` lists them
+              such providers run transforms of other SDKs; this build has its own, and those of `type: yaml`
+              help: `tiebeam transforms` lists its own
         "#]],
     );
 }
@@ -693,13 +696,14 @@ pipeline:
     check(
         &onnx("{model_uri: MODELS/five.onnx, inputs: {x: name}}"),
         expect![[r#"
-        error[TB0205]: column `name` is string, the model wants float32
-           ╭─[p.yaml:12:76]
-        12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {x: name}}
-           ·                                                                            ────
-           ╰────
-          the model's input: x (float32 [n, 1])
-    "#]],
+            error[TB0205]: column `name` is string, the model wants float32
+               ╭─[p.yaml:12:76]
+            12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {x: name}}
+               ·                                                                            ────
+               ╰────
+              the model's input: x (float32 [n, 1])
+              help: give it columns of that type, as many as its shape has numbers a row; MapToFields makes them
+        "#]],
     );
     check(
         &onnx("{model_uri: MODELS/five.onnx, inputs: {z: value}}"),
@@ -721,13 +725,14 @@ pipeline:
     check(
         &onnx("{model_uri: MODELS/five.onnx, inputs: {x: [value, value]}}"),
         expect![[r#"
-        error[TB0205]: a row brings 2 numbers, which does not fit the shape [n, 1]
-           ╭─[p.yaml:12:76]
-        12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {x: [value, value]}}
-           ·                                                                            ──────────────
-           ╰────
-          the model's input: x (float32 [n, 1])
-    "#]],
+            error[TB0205]: a row brings 2 numbers, which does not fit the shape [n, 1]
+               ╭─[p.yaml:12:76]
+            12 │           config: {model_uri: ../../fixtures/models/five.onnx, inputs: {x: [value, value]}}
+               ·                                                                            ──────────────
+               ╰────
+              the model's input: x (float32 [n, 1])
+              help: give it columns of that type, as many as its shape has numbers a row; MapToFields makes them
+        "#]],
     );
     check(
         &onnx("{model_uri: MODELS/five.onnx}"),

@@ -1,12 +1,18 @@
 //! `cargo xtask conformance`: us against other people's files.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use crate::fetch::{self, Fetched};
 use crate::say;
 
 mod any;
 mod coders;
+mod docs;
+mod yaml_docs;
+
+use self::yaml_docs::Verdict;
 
 /// Beam's standard_coders.yaml: every example, in every context that it is meant for.
 pub(crate) fn coders() -> Result<bool, String> {
@@ -30,4 +36,68 @@ pub(crate) fn coders() -> Result<bool, String> {
         tally.skips.len()
     ));
     Ok(tally.failures.is_empty())
+}
+
+/// The pipelines of Beam YAML's documents, here and with Beam Python.
+pub(crate) fn yaml_docs() -> Result<bool, String> {
+    let place = match fetch::package("apache-beam")? {
+        Fetched::Ready(place) => place,
+        Fetched::Skipped(reason) => {
+            say(format_args!("skipped: {reason}"));
+            say("yaml-docs: 0 passed, 0 failed, 0 skipped");
+            return Ok(true);
+        }
+    };
+    let folder = place.join("apache_beam/yaml/docs");
+    let mut documents = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?.flatten() {
+        let path = entry.path();
+        let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        documents.push((entry.file_name().to_string_lossy().into_owned(), text));
+    }
+    documents.sort();
+    let version = tiebeam_engines::Versions::built_in()
+        .and_then(|all| Ok(all.of("python", "apache-beam")?.to_owned()))?;
+    let all = yaml_docs::run(&documents, &version, &tiebeam()?)?;
+    let (mut passed, mut failed, mut skipped, mut whole) = (0, 0, 0, 0);
+    for (case, verdict) in &all {
+        let what = if case.tests { " (tests)" } else { "" };
+        match verdict {
+            Verdict::Equal => {
+                passed += 1;
+                whole += usize::from(case.whole);
+                say(format_args!("equal: {}{what}", case.name));
+            }
+            Verdict::Differs(how) => {
+                failed += 1;
+                say(format_args!("FAILED: {}{what}: {how}", case.name));
+            }
+            Verdict::Skipped(reason) => {
+                skipped += 1;
+                say(format_args!("skipped: {}{what}: {reason}", case.name));
+            }
+        }
+    }
+    let of = all.iter().filter(|(case, _)| case.whole).count();
+    say(format_args!(
+        "whole pipelines and tests: {whole} of {of} equal; parts of pipelines: {} of {}",
+        passed - whole,
+        all.len() - of
+    ));
+    say(format_args!("yaml-docs: {passed} passed, {failed} failed, {skipped} skipped"));
+    Ok(failed == 0)
+}
+
+/// Builds the command and tells where it is: beside this program.
+fn tiebeam() -> Result<std::path::PathBuf, String> {
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--package", "tiebeam-cli", "--bin", "tiebeam"])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .status()
+        .map_err(|e| format!("cannot run cargo: {e}"))?;
+    if !status.success() {
+        return Err("cargo could not build `tiebeam`".to_owned());
+    }
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    Ok(own.with_file_name("tiebeam"))
 }

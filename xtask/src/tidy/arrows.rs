@@ -20,7 +20,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tiebeam-onnx", &["core", "graph", "transforms", "inference"]),
     ("tiebeam-torch", &["core", "graph", "transforms", "inference", "onnx"]),
     ("tiebeam-io", &["core", "graph", "transforms"]),
-    ("tiebeam-yaml", &["core", "graph", "transforms", "io", "inference", "onnx", "torch"]),
+    ("tiebeam-python", &["core"]),
+    ("tiebeam-yaml", &["core", "graph", "transforms", "io", "inference", "onnx", "torch", "python"]),
     ("tiebeam-testing", &["core", "exec", "graph", "plan", "runner", "model", "worker"]),
     (
         "tiebeam",

@@ -2,6 +2,7 @@
 
 mod absent;
 mod calls;
+mod rules;
 mod statements;
 
 use std::sync::Arc;
@@ -9,12 +10,15 @@ use std::sync::Arc;
 use tiebeam_core::row::{Schema, Value};
 
 use self::absent::absent;
+pub use self::rules::{binary_type, may_become, untold};
+use self::rules::{ordered, sample};
 use super::builtins::{builtin, item_type};
 use super::evaluate::{Code, FormatPiece, Op, Step};
 use super::format::Spec;
 use super::methods;
+use super::python::{Import, builtin as builtin_of_python, library};
 use super::tree::{Binary, Compare, Expr, ExprKind, Piece, Program, Unary};
-use super::types::{Kind, Type, columns, show};
+use super::types::{Kind, Type, columns};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 
@@ -26,6 +30,8 @@ pub struct Checked {
     pub bare: Option<usize>,
     pub locals: usize,
     pub problems: Vec<Diagnostic>,
+    /// What the typed part has not, though Python has it.
+    pub foreign: Vec<Diagnostic>,
 }
 
 /// The code of a program.
@@ -33,18 +39,26 @@ pub struct Checked {
 pub enum Body {
     Value(Code),
     Steps(Vec<Step>),
+    /// What is more than the typed part.
+    Python(tiebeam_python::Program),
 }
 
 /// Checks `program` on rows of `schema`, which the transform called `producer` makes.
-pub fn check(program: &Program, schema: &Arc<Schema>, producer: Option<&str>) -> Checked {
+pub fn check(program: &Program, schema: &Arc<Schema>, producer: Option<&str>, others: &[Import]) -> Checked {
+    let mut imports = others.to_vec();
+    if let Program::Function { imports: own, .. } = program {
+        imports.extend(own.iter().cloned());
+    }
     let mut checker = Checker {
+        problems: imports.iter().filter_map(Import::problem).collect(),
+        foreign: Vec::new(),
+        imports,
         schema,
         producer,
         parameter: None,
         locals: Vec::new(),
         names: Vec::new(),
         slots: 0,
-        problems: Vec::new(),
         returns: None,
     };
     let (body, result) = match program {
@@ -73,7 +87,14 @@ pub fn check(program: &Program, schema: &Arc<Schema>, producer: Option<&str>) ->
         Body::Value(Code { op: Op::Column(index), .. }) => Some(*index),
         _ => None,
     };
-    Checked { body, result, bare, locals: checker.slots, problems: checker.problems }
+    Checked {
+        body,
+        result,
+        bare,
+        locals: checker.slots,
+        problems: checker.problems,
+        foreign: checker.foreign,
+    }
 }
 
 #[derive(Clone)]
@@ -94,6 +115,8 @@ struct Checker<'a> {
     names: Vec<(Arc<str>, usize)>,
     slots: usize,
     problems: Vec<Diagnostic>,
+    foreign: Vec<Diagnostic>,
+    imports: Vec<Import>,
     returns: Option<Type>,
 }
 
@@ -110,6 +133,18 @@ impl Checker<'_> {
         let span = problem.span.unwrap_or_default();
         self.problems.push(problem);
         (code(span, Op::Constant(Value::Null)), Type::ANY)
+    }
+
+    /// Something that Python gives and the typed part does not.
+    fn foreign(&mut self, problem: Diagnostic, typed: Type) -> (Code, Type) {
+        let span = problem.span.unwrap_or_default();
+        self.foreign.push(problem);
+        (code(span, Op::Constant(Value::Null)), typed)
+    }
+
+    fn imported(&self, name: &str) -> Option<Import> {
+        let local = self.locals.iter().any(|local| &*local.name == name);
+        self.imports.iter().find(|import| &*import.name == name && !local).cloned()
     }
 
     fn boxed(&mut self, expr: &Expr) -> (Box<Code>, Type) {
@@ -177,6 +212,14 @@ impl Checker<'_> {
             }
             return (code(span, Op::Local(slot)), typed);
         }
+        if let Some(import) = self.imported(name) {
+            let typed = match (&import.module, &import.member) {
+                (Some(module), Some(member)) => library(module, member),
+                _ => Type::ANY,
+            };
+            let problem = Diagnostic::new("TB0219", span, "imports are not available");
+            return self.foreign(problem, typed);
+        }
         match &self.parameter {
             Some(parameter) if parameter == name => {
                 return (code(span, Op::Row), Type::of(Kind::Row(self.schema.clone())));
@@ -187,7 +230,10 @@ impl Checker<'_> {
                 if self.schema.index_of(name).is_some() {
                     problem = problem.help(format!("a column of the row is `{parameter}.{name}`"));
                 } else if let Some(problem) = absent(name, span) {
-                    return self.problem(problem);
+                    return match builtin_of_python(name) {
+                        Some(_) => self.foreign(problem, Type::ANY),
+                        None => self.problem(problem),
+                    };
                 } else {
                     let locals = self.locals.iter().map(|local| &*local.name).chain([&**parameter]);
                     problem = problem.did_you_mean(name, locals);
@@ -204,6 +250,7 @@ impl Checker<'_> {
             return self.problem(types(span, message).help(format!("call it: `{name}(…)`")));
         }
         match absent(name, span) {
+            Some(problem) if builtin_of_python(name).is_some() => self.foreign(problem, Type::ANY),
             Some(problem) => self.problem(problem),
             None => {
                 let problem = unknown_column(name, span, self.schema, self.producer);
@@ -398,6 +445,12 @@ impl Checker<'_> {
                 }
             };
         }
+        if let ExprKind::Name(module) = &of.kind
+            && let Some(Import { module: Some(module), member: None, .. }) = self.imported(module)
+        {
+            let problem = Diagnostic::new("TB0219", span, "imports are not available");
+            return self.foreign(problem, library(&module, name));
+        }
         let (of, typed) = self.boxed(of);
         match &typed.kind {
             Kind::Row(schema) => match schema.index_of(name) {
@@ -476,97 +529,4 @@ pub fn unknown_column(name: &str, span: Span, schema: &Schema, producer: Option<
     problem
         .note(format!("columns here: {}", columns(schema)))
         .did_you_mean(name, schema.fields.iter().map(|field| &*field.name))
-}
-
-/// A value of a type, to see whether a format suits it.
-fn sample(typed: &Type) -> Option<Value> {
-    match typed.kind {
-        Kind::Int => Some(Value::Int64(1)),
-        Kind::Float => Some(Value::Double(1.5)),
-        Kind::Str => Some(Value::String("".into())),
-        _ => None,
-    }
-}
-
-fn ordered(a: &Type, b: &Type) -> bool {
-    let known = |t: &Type| !matches!(t.kind, Kind::Any | Kind::Never);
-    !known(a)
-        || !known(b)
-        || (a.numeric() && b.numeric())
-        || matches!(
-            (&a.kind, &b.kind),
-            (Kind::Str, Kind::Str) | (Kind::Bytes, Kind::Bytes) | (Kind::List(_), Kind::List(_))
-        )
-}
-
-/// The type that an operator gives for two types.
-///
-/// # Errors
-/// When it has no meaning for them.
-pub fn binary_type(operator: Binary, a: &Type, b: &Type) -> Result<Type, String> {
-    let wrong = || Err(format!("`{}` has no meaning for {a} and {b}", operator.sign()));
-    if a.kind == Kind::Any || b.kind == Kind::Any {
-        return Ok(Type::ANY);
-    }
-    if a.numeric() && b.numeric() {
-        let floats = a.kind == Kind::Float || b.kind == Kind::Float;
-        let logical = a.kind == Kind::Bool && b.kind == Kind::Bool;
-        return match operator {
-            Binary::Divide => Ok(Type::FLOAT),
-            Binary::BitAnd | Binary::BitOr | Binary::BitXor if logical => Ok(Type::BOOL),
-            Binary::BitAnd | Binary::BitOr | Binary::BitXor | Binary::ShiftLeft | Binary::ShiftRight
-                if floats =>
-            {
-                wrong()
-            }
-            _ if floats => Ok(Type::FLOAT),
-            // An integer, or a float where the exponent is negative.
-            Binary::Power => Ok(Type::ANY),
-            _ => Ok(Type::INT),
-        };
-    }
-    match (operator, &a.kind, &b.kind) {
-        (Binary::Add, Kind::Str, Kind::Str) => Ok(Type::STR),
-        (Binary::Add, Kind::Bytes, Kind::Bytes) => Ok(Type::of(Kind::Bytes)),
-        (Binary::Add, Kind::List(x), Kind::List(y)) => Ok(Type::list(x.join(y))),
-        (Binary::Multiply, Kind::Str | Kind::Bytes | Kind::List(_), Kind::Int | Kind::Bool) => {
-            Ok(Type { nullable: false, ..a.clone() })
-        }
-        (Binary::Multiply, Kind::Int | Kind::Bool, Kind::Str | Kind::Bytes | Kind::List(_)) => {
-            Ok(Type { nullable: false, ..b.clone() })
-        }
-        _ => wrong(),
-    }
-}
-
-/// Tells that a type has no column, and how to give one.
-pub fn untold(typed: &Type, span: Span) -> Diagnostic {
-    let message = match typed.kind {
-        Kind::Never => "the value is always None, so it has no type".to_owned(),
-        _ => format!("the type of this value cannot be told before the run: {typed}"),
-    };
-    Diagnostic::new("TB0223", span, message)
-        .help("give it: `{expression: …, output_type: string}`; types are integer, number, string, boolean, bytes, array, object")
-}
-
-/// Whether a value of type `seen` may ever be one of `wanted`.
-pub fn may_become(seen: &Type, wanted: &tiebeam_core::row::FieldType) -> Result<(), String> {
-    let target = Type::of_field(wanted);
-    let fits = match (&seen.kind, &target.kind) {
-        (Kind::Any | Kind::Never, _) | (_, Kind::Any) => true,
-        (Kind::Int, Kind::Float) => true,
-        (Kind::Dict(..), Kind::Row(_)) | (Kind::Row(_), Kind::Row(_) | Kind::Dict(..)) => true,
-        (Kind::List(item), Kind::List(_)) => match item.to_field() {
-            Some(_) => match &wanted.kind {
-                tiebeam_core::row::TypeKind::Array(of) | tiebeam_core::row::TypeKind::Iterable(of) => {
-                    return may_become(item, of);
-                }
-                _ => false,
-            },
-            None => true,
-        },
-        (Kind::Dict(..), Kind::Dict(..)) => true,
-        (a, b) => a == b,
-    };
-    if fits { Ok(()) } else { Err(format!("the value is {seen}, not the declared {}", show(wanted))) }
 }

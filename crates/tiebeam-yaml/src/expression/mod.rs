@@ -15,6 +15,7 @@ mod format;
 mod methods;
 mod number;
 mod parse;
+mod python;
 mod token;
 mod tree;
 mod types;
@@ -25,6 +26,8 @@ use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
 
 pub use check::unknown_column;
 pub use evaluate::Raised;
+pub use number::{order, truth};
+pub use python::with_last;
 pub use types::{columns, show};
 
 use self::check::{Body, Checked};
@@ -77,7 +80,15 @@ impl Expression {
             (None, Some(index)) => schema.fields[index].field_type.clone(),
             (None, None) => match checked.result.to_field() {
                 Some(field) => field,
-                None => return Err(vec![check::untold(&checked.result, whole)]),
+                None => {
+                    let problem = check::untold(&checked.result, whole);
+                    return Err(vec![match checked.foreign.first() {
+                        Some(foreign) => {
+                            problem.note(format!("it is left to Python itself: {}", foreign.message))
+                        }
+                        None => problem,
+                    }]);
+                }
             },
         };
         let bare = checked.bare.filter(|index| output == schema.fields[*index].field_type);
@@ -105,6 +116,11 @@ impl Expression {
         schema: &Arc<Schema>,
         producer: Option<&str>,
     ) -> Result<Checked, Vec<Diagnostic>> {
+        let alone = if form == Form::Callable { python::alone(text) } else { None };
+        let (own, others) = match &alone {
+            Some((own, others)) => (own.as_str(), others.as_slice()),
+            None => (text, &[][..]),
+        };
         // A column's own name needs no Python, whatever it is.
         let program = match schema.index_of(text.trim()) {
             Some(_) if form == Form::Expression => tree::Program::Columns(tree::Expr {
@@ -112,14 +128,60 @@ impl Expression {
                 depth: 1,
                 kind: tree::ExprKind::Name(text.trim().into()),
             }),
-            _ => match form {
-                Form::Expression => parse::expression(text),
-                Form::Callable => parse::callable(text),
+            _ => {
+                let parsed = match form {
+                    Form::Expression => parse::expression(own),
+                    Form::Callable => parse::callable(own),
+                };
+                match parsed {
+                    Ok(program) => program,
+                    Err(problem) => return Self::foreign(form, text, schema, producer, problem),
+                }
             }
-            .map_err(|problem| vec![problem])?,
         };
-        let checked = check::check(&program, schema, producer);
-        if checked.problems.is_empty() { Ok(checked) } else { Err(checked.problems) }
+        let mut checked = check::check(&program, schema, producer, others);
+        if !checked.problems.is_empty() {
+            // What Python would give is no mistake of its own.
+            return Err(checked.problems);
+        }
+        if !checked.foreign.is_empty() {
+            checked.body =
+                Body::Python(python::program(form, text, schema).map_err(|problem| vec![problem])?);
+            checked.bare = None;
+        }
+        Ok(checked)
+    }
+
+    /// A text that the typed part cannot read; `problem` is what it says. Its names are looked at, its type is unknown.
+    fn foreign(
+        form: Form,
+        text: &str,
+        schema: &Arc<Schema>,
+        producer: Option<&str>,
+        problem: Diagnostic,
+    ) -> Result<Checked, Vec<Diagnostic>> {
+        if problem.code != "TB0219" {
+            return Err(vec![problem]);
+        }
+        // What Python itself cannot read is told as it tells it.
+        let program = match python::program(form, text, schema) {
+            Ok(program) => program,
+            Err(told) if told.message.starts_with("SyntaxError") => return Err(vec![told]),
+            Err(_) => return Err(vec![problem]),
+        };
+        let unknown = python::unknown_columns(form, text, schema, producer);
+        if !unknown.is_empty() {
+            return Err(unknown);
+        }
+        let result = types::Type::ANY;
+        Ok(Checked {
+            body: Body::Python(program),
+            result,
+            bare: None,
+            locals: 0,
+            problems: Vec::new(),
+            foreign: vec![problem],
+        })
     }
 
     /// The type of every value; none for a [`condition`](Expression::condition).
@@ -144,6 +206,7 @@ impl Expression {
         match &self.body {
             Body::Value(code) => code.run(frame),
             Body::Steps(steps) => Ok(evaluate::run(steps, frame)?.unwrap_or(Value::Null)),
+            Body::Python(program) => program.call(frame.row).map_err(python::raised),
         }
     }
 
@@ -267,6 +330,11 @@ fn conform_row(schema: &Arc<Schema>, get: impl Fn(&str) -> Option<Value>) -> Res
 /// A value as Python's `str` writes it.
 pub fn python_str(value: &Value) -> String {
     format::str_of(value)
+}
+
+/// A value as Python's `repr` writes it.
+pub fn python_repr(value: &Value) -> String {
+    format::repr_of(value)
 }
 
 #[cfg(test)]

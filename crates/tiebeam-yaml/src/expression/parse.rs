@@ -5,6 +5,8 @@ mod strings;
 
 use std::sync::Arc;
 
+use self::functions::is_dotted;
+use super::python::Import;
 use super::token::{Token, syntax, tokens};
 use super::tree::{Argument, Binary, Compare, Expr, ExprKind, MAX_DEPTH, MAX_NESTING, Program, Unary};
 use crate::diagnostic::Diagnostic;
@@ -34,13 +36,16 @@ pub fn callable(text: &str) -> Parsed<Program> {
     }
     let mut parser = Parser::new(tokens(text, 0, true)?);
     parser.skip_newlines();
-    let start = parser.span();
+    while parser.is_name("import") || parser.is_name("from") {
+        parser.import()?;
+        parser.skip_newlines();
+    }
     match parser.peek() {
         Token::Name(name) if name == "def" => parser.function(),
-        Token::Name(name) if name == "import" || name == "from" => Err(refused(
-            start,
-            "imports are not available",
-            "use the functions that expressions have, or do this step in Rust",
+        _ if is_dotted(first.trim_end()) => Err(refused(
+            Span::new(base, base + first.trim_end().len()),
+            format!("`{}` is a function of a Python package, which is not available", first.trim_end()),
+            "write the function here: `callable: |`, or in a file: `path` and `name`",
         )),
         _ => {
             let whole = Span::new(base, base + first.trim_end().len());
@@ -59,6 +64,7 @@ struct Parser {
     tokens: Vec<(Token, Span)>,
     at: usize,
     depth: u16,
+    imports: Vec<Import>,
 }
 
 /// How tightly a binary operator binds; higher is tighter.
@@ -87,7 +93,7 @@ const RESERVED: [&str; 33] = [
 
 impl Parser {
     fn new(tokens: Vec<(Token, Span)>) -> Self {
-        Parser { tokens, at: 0, depth: 0 }
+        Parser { tokens, at: 0, depth: 0, imports: Vec::new() }
     }
 
     fn peek(&self) -> &Token {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::python::Import;
 use crate::source::Span;
 
 /// The deepest tree: deep enough for people, shallow enough for every stack.
@@ -182,7 +183,7 @@ pub enum Program {
     /// `lambda row: …`
     Lambda { parameter: Arc<str>, body: Expr },
     /// `def name(row): …`
-    Function { parameter: Arc<str>, body: Vec<Statement>, span: Span },
+    Function { parameter: Arc<str>, body: Vec<Statement>, imports: Vec<Import>, span: Span },
 }
 
 impl ExprKind {

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use tiebeam_core::coder::row_coder;
 use tiebeam_core::row::{Row, Schema, Value};
-use tiebeam_core::{DoFn, ElementContext, Error, ErrorKind, Failure, Output, OutputTag, Result};
+use tiebeam_core::{
+    CombineFn, DoFn, ElementContext, Error, ErrorKind, Failure, Output, OutputTag, Result, WindowingStrategy,
+};
 use tiebeam_graph::{Arity, MultiParDo, PCollection, ParDo};
+use tiebeam_transforms::CombineExt;
 
 use crate::build::expand;
 use crate::expression::{Expression, Raised};
@@ -15,12 +18,20 @@ use crate::expression::{Expression, Raised};
 pub struct ErrorOutput {
     tag: OutputTag<Row>,
     schema: Arc<Schema>,
+    /// The part of all rows that may fail.
+    threshold: Option<f64>,
 }
 
 impl ErrorOutput {
     /// An output of that name; `schema` is [`error_schema`](crate::maker::error_schema).
     pub fn new(name: &str, schema: Arc<Schema>) -> Self {
-        ErrorOutput { tag: OutputTag::new(name), schema }
+        ErrorOutput { tag: OutputTag::new(name), schema, threshold: None }
+    }
+
+    /// The job ends where a larger part of the rows fails.
+    #[must_use]
+    pub fn within(self, threshold: Option<f64>) -> Self {
+        ErrorOutput { threshold, ..self }
     }
 
     /// The row of a failed element.
@@ -142,8 +153,75 @@ pub fn try_rows<S: RowStep>(
         Some(errors) => {
             let coder = row_coder(errors.schema.clone());
             let par_do: MultiParDo<Row, Row> = par_do.with_dead_letters(&errors.tag, coder);
-            let outputs = expand(par_do, input);
-            vec![outputs.main.clone(), outputs.get(&errors.tag)]
+            let outputs = expand(par_do, input.clone());
+            let failed = outputs.get(&errors.tag);
+            if let Some(threshold) = errors.threshold {
+                bound(&input, &failed, threshold);
+            }
+            vec![outputs.main.clone(), failed]
         }
+    }
+}
+
+/// Ends the job when more than a part of the rows fails.
+fn bound(all: &PCollection<Row>, failed: &PCollection<Row>, threshold: f64) {
+    let count = |rows: &PCollection<Row>, name: &str, one: (i64, i64)| {
+        let counted = rows.step(format!("Count{name}")).map(move |_| one);
+        counted.step(format!("Global{name}")).window_into(WindowingStrategy::global())
+    };
+    let counted = [count(all, "All", (0, 1)), count(failed, "Failed", (1, 0))];
+    let share = all.pipeline().flatten(counted).step("Share").combine_globally(AddUp);
+    share.step("CheckThreshold").par_do(CheckShare { threshold });
+}
+
+/// Adds up pairs.
+struct AddUp;
+
+impl CombineFn for AddUp {
+    type Input = (i64, i64);
+    type Accumulator = (i64, i64);
+    type Output = (i64, i64);
+
+    fn create_accumulator(&self) -> (i64, i64) {
+        (0, 0)
+    }
+
+    fn add_input(&self, accumulator: &mut (i64, i64), input: (i64, i64)) {
+        self.merge(accumulator, input);
+    }
+
+    fn merge(&self, accumulator: &mut (i64, i64), other: (i64, i64)) {
+        accumulator.0 = accumulator.0.saturating_add(other.0);
+        accumulator.1 = accumulator.1.saturating_add(other.1);
+    }
+
+    fn extract_output(&self, accumulator: (i64, i64)) -> (i64, i64) {
+        accumulator
+    }
+}
+
+#[derive(Clone)]
+struct CheckShare {
+    threshold: f64,
+}
+
+impl DoFn for CheckShare {
+    type In = (i64, i64);
+    type Out = ();
+
+    fn process(
+        &mut self,
+        (failed, all): (i64, i64),
+        _: &ElementContext<'_>,
+        _: &mut Output<()>,
+    ) -> Result<()> {
+        let share = failed as f64 / all.max(1) as f64;
+        if share <= self.threshold {
+            return Ok(());
+        }
+        let message = format!("{failed} of {all} rows failed, more than the threshold of {}", self.threshold);
+        Err(Error::new(ErrorKind::UserCode, "TB0243", message)
+            .with_retryable(false)
+            .with_help("look at the error output, or raise the `threshold`"))
     }
 }

@@ -10,7 +10,7 @@ use super::{ErrorOutput, Failing, RowStep, try_rows};
 use crate::catalog::{ERROR_HANDLING, Inputs, Key, TransformType, Wants, check_keys};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Content, Node};
-use crate::expression::{Expression, Form, unknown_column};
+use crate::expression::{Expression, Form, unknown_column, with_last};
 use crate::plan::{Collection, MAIN, Made, Maker, expression_text};
 use crate::schema::declared_type;
 
@@ -99,12 +99,6 @@ pub fn udf(maker: &mut Maker<'_>, node: &Node, place: &str) -> Option<Udf> {
     if !check_keys(entries, &keys, place, node.span, maker.problems) {
         return None;
     }
-    if let Some(path) = entries.iter().find(|entry| matches!(&*entry.key, "path" | "name")) {
-        let problem =
-            Diagnostic::new("TB0219", path.key_span, "functions in files are not available in this build");
-        maker.problem(problem.help("write the function here: `callable: |`"));
-        return None;
-    }
     let declared = match node.get("output_type").map(declared_type) {
         Some(Err(problem)) => {
             maker.problem(problem);
@@ -113,6 +107,10 @@ pub fn udf(maker: &mut Maker<'_>, node: &Node, place: &str) -> Option<Udf> {
         Some(Ok(declared)) => Some(declared),
         None => None,
     };
+    if let Some(path) = node.get("path") {
+        let node = in_file(maker, path, node.get("name"), place)?;
+        return Some(Udf { form: Form::Callable, node, declared });
+    }
     match (node.get("expression"), node.get("callable")) {
         (Some(expression), None) if expression_text(expression).is_some() => {
             Some(Udf { form: Form::Expression, node: expression.clone(), declared })
@@ -129,6 +127,35 @@ pub fn udf(maker: &mut Maker<'_>, node: &Node, place: &str) -> Option<Udf> {
                 node.span,
                 format!("{place} lacks `expression` or `callable`"),
             ));
+            None
+        }
+    }
+}
+
+/// The function that a file of Python has, as it would stand here.
+fn in_file(maker: &mut Maker<'_>, path: &Node, name: Option<&Node>, place: &str) -> Option<Node> {
+    let Some(name) = name else {
+        let message = format!("{place} lacks the key `name`");
+        let problem = Diagnostic::new("TB0207", path.span, message);
+        maker.problem(problem.help("name: the function in that file"));
+        return None;
+    };
+    let (file, wanted) = (path.as_str()?, name.as_str()?);
+    let text = match std::fs::read_to_string(&**file) {
+        Ok(text) => text,
+        Err(error) => {
+            let problem = Diagnostic::new("TB0244", path.span, format!("`{file}` cannot be read: {error}"));
+            maker.problem(problem.help("the path is taken from the folder that the command runs in"));
+            return None;
+        }
+    };
+    match with_last(&text, wanted) {
+        Some(text) => Some(Node { span: path.span, content: Content::String(text.into()) }),
+        None => {
+            let defined = tiebeam_python::functions(&text);
+            let problem =
+                Diagnostic::new("TB0208", name.span, format!("`{file}` defines no function `{wanted}`"));
+            maker.problem(problem.did_you_mean(wanted, defined.iter().copied()));
             None
         }
     }
@@ -216,10 +243,10 @@ pub fn one_to_one(
     arity: Arity,
     step: impl RowStep,
 ) -> Made {
-    let errors = maker.errors(FieldType::required(TypeKind::Row(input.schema.clone())));
+    let errors = maker.errors_within(FieldType::required(TypeKind::Row(input.schema.clone())));
     let mut outputs = vec![(MAIN.into(), schema.clone())];
-    outputs.extend(errors.clone());
-    let errors = errors.map(|(name, schema)| ErrorOutput::new(&name, schema));
+    outputs.extend(errors.iter().map(|(name, schema, _)| (name.clone(), schema.clone())));
+    let errors = errors.map(|(name, schema, part)| ErrorOutput::new(&name, schema).within(part));
     Made {
         outputs,
         build: Box::new(move |_, inputs| match inputs.into_iter().next() {

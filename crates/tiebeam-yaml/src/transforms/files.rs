@@ -1,4 +1,4 @@
-//! Files: text, csv and json lines.
+//! Files: text, csv, json lines and TFRecord.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tiebeam_core::{Bytes, Failed};
 use tiebeam_graph::{Begin, PCollection, PTransform};
 use tiebeam_io::csv::Dialect;
 use tiebeam_io::read::{Listing, RangeReader, ReadResults, WithBadRecords};
-use tiebeam_io::{ReadFiles, csv, json, text};
+use tiebeam_io::{Compression, ReadFiles, csv, json, text, tfrecord};
 
 use super::ErrorOutput;
 use crate::build::expand;
@@ -52,6 +52,36 @@ pub const TYPES: &[TransformType] = &[
         keeps_rows: false,
         keys: &[READ_PATH, ERROR_HANDLING],
         make: read_from_json,
+    },
+    TransformType {
+        name: "ReadFromTFRecord",
+        about: "the records of TFRecord files, as rows with the field `record` of bytes",
+        inputs: Inputs::None,
+        keeps_rows: false,
+        keys: &[
+            Key::required("file_pattern", Wants::Text, "a file, or a pattern with * and ?"),
+            Key::optional("compression_type", Wants::Text, "AUTO, UNCOMPRESSED or GZIP"),
+            Key::optional(
+                "validate",
+                Wants::Bool,
+                "taken for Beam's sake; files are looked for before the run",
+            ),
+            ERROR_HANDLING,
+        ],
+        make: read_from_tfrecord,
+    },
+    TransformType {
+        name: "WriteToTFRecord",
+        about: "writes rows of one field of bytes as TFRecord files",
+        inputs: Inputs::One,
+        keeps_rows: false,
+        keys: &[
+            Key::required("file_path_prefix", Wants::Text, "what the files' names begin with"),
+            Key::optional("file_name_suffix", Wants::Text, "what they end with"),
+            Key::optional("compression_type", Wants::Text, "AUTO, UNCOMPRESSED or GZIP"),
+            SHARDS,
+        ],
+        make: write_to_tfrecord,
     },
     TransformType {
         name: "WriteToText",
@@ -179,6 +209,69 @@ fn read_from_json(maker: &mut Maker<'_>) -> Option<Made> {
             None
         }
     }
+}
+
+fn compression(maker: &mut Maker<'_>) -> Option<Compression> {
+    Some(match maker.text("compression_type").as_deref() {
+        None | Some("AUTO") => Compression::Auto,
+        Some("UNCOMPRESSED") => Compression::None,
+        Some("GZIP") => Compression::Gzip,
+        Some(other) => {
+            let span = maker.span("compression_type");
+            let problem =
+                Diagnostic::new("TB0208", span, format!("`compression_type` {other} is not available"));
+            maker.problem(problem.did_you_mean(other, ["AUTO", "UNCOMPRESSED", "GZIP"]));
+            return None;
+        }
+    })
+}
+
+fn read_from_tfrecord(maker: &mut Maker<'_>) -> Option<Made> {
+    let (path, compression) = (maker.text("file_pattern")?, compression(maker)?);
+    if let Err(error) = Listing::default().ranges(&path) {
+        let span = maker.span("file_pattern");
+        maker.refuse(&error, span);
+    }
+    let schema = Arc::new(Schema::of([("record", FieldType::required(TypeKind::Bytes))]));
+    let rows = schema.clone();
+    Some(source(maker, tfrecord::read(path).with_compression(compression), schema, move |records| {
+        let schema = rows.clone();
+        let to_row = move |record: Bytes| Row::new(schema.clone(), vec![Value::Bytes(record)]);
+        records.step("ToRows").map(to_row).with_coder(row_coder(rows))
+    }))
+}
+
+fn write_to_tfrecord(maker: &mut Maker<'_>) -> Option<Made> {
+    let (path, shards, input) = (maker.text("file_path_prefix")?, shards(maker)?, maker.input()?);
+    let compression = compression(maker)?;
+    let suffix = maker.text("file_name_suffix");
+    let bytes = |field: &tiebeam_core::row::Field| field.field_type == FieldType::required(TypeKind::Bytes);
+    if input.schema.fields.len() != 1 || !input.schema.fields.iter().all(bytes) {
+        let span = maker.step.title_span();
+        let problem =
+            Diagnostic::new("TB0205", span, "`WriteToTFRecord` wants rows of exactly one field of bytes");
+        let columns = crate::expression::columns(&input.schema);
+        maker.problem(
+            problem.note(format!("columns here: {columns}")).help("make one: `record: text.encode()`"),
+        );
+        return None;
+    }
+    Some(Made::sink(move |_, inputs| {
+        for input in inputs {
+            let record = |row: Row| match row.values.first() {
+                Some(Value::Bytes(bytes)) => bytes.clone(),
+                _ => Bytes::new(),
+            };
+            let mut write = tfrecord::write(&path).with_compression(compression);
+            if let Some(suffix) = &suffix {
+                write = write.with_suffix(&**suffix);
+            }
+            if let Some(shards) = shards {
+                write = write.with_num_shards(shards);
+            }
+            expand(write, input.step("Records").map(record));
+        }
+    }))
 }
 
 /// The number of files that is asked for.

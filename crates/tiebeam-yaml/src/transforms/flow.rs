@@ -38,7 +38,7 @@ pub const TYPES: &[TransformType] = &[
         about: "gives rows windows",
         inputs: Inputs::One,
         keeps_rows: true,
-        keys: &[Key::required(
+        keys: &[Key::optional(
             "windowing",
             Wants::Map,
             "`{type: fixed, size: 60s}`, sliding, sessions or global",
@@ -94,7 +94,19 @@ fn reshuffle(maker: &mut Maker<'_>) -> Option<Made> {
 
 fn window_into(maker: &mut Maker<'_>) -> Option<Made> {
     let input = maker.input()?;
-    let windowing = maker.get("windowing")?.clone();
+    let Some(windowing) = maker.get("windowing").cloned() else {
+        // Beside the configuration, as any transform may have it, it is applied to what is read.
+        if maker.step.windowing.is_some() {
+            return Some(Made {
+                outputs: vec![(crate::plan::MAIN.into(), input.schema)],
+                build: Box::new(|_, inputs| inputs),
+            });
+        }
+        let problem =
+            Diagnostic::new("TB0207", maker.step.kind.span, "`WindowInto` lacks the key `windowing`");
+        maker.problem(problem.help("windowing: `{type: fixed, size: 60s}`, sliding, sessions or global"));
+        return None;
+    };
     let windowing = crate::windowing::read(&windowing, maker.problems)?;
     Some(Made {
         outputs: vec![(crate::plan::MAIN.into(), input.schema)],
@@ -250,6 +262,7 @@ fn assert_equal(maker: &mut Maker<'_>) -> Option<Made> {
             // The wanted rows stand for themselves even where no row comes at all.
             let begin = tiebeam_graph::impulse(pipeline).map(|_| ((), None::<String>));
             let rows = input.step("Tell").map(|row| ((), Some(fields(&row))));
+            let rows = rows.step("Global").window_into(tiebeam_core::WindowingStrategy::global());
             pipeline
                 .flatten([begin, rows])
                 .step("Gather")
@@ -270,7 +283,7 @@ fn fields(row: &Row) -> String {
         .filter(|(_, value)| **value != Value::Null)
         .map(|(field, value)| {
             // A whole number is equal to the same one with a point, as in Python.
-            let text = crate::expression::python_str(value);
+            let text = crate::expression::python_repr(value);
             format!("{}: {}", field.name, text.strip_suffix(".0").unwrap_or(&text))
         })
         .collect();

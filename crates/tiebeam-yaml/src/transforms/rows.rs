@@ -91,6 +91,11 @@ fn explode(maker: &mut Maker<'_>) -> Option<Made> {
                 fields[index].field_type = FieldType { nullable, ..(**item).clone() };
                 indexes.push(index);
             }
+            // A text is a list of its characters, as in Python.
+            TypeKind::String => {
+                fields[index].field_type.nullable |= many && !cross_product;
+                indexes.push(index);
+            }
             _ => {
                 let seen = crate::expression::show(&input.schema.fields[index].field_type);
                 let message = format!("`{name}` is {seen}, not a list");
@@ -138,6 +143,10 @@ impl RowStep for ExplodeStep {
         for index in self.indexes.iter() {
             match row.values.get(*index) {
                 Some(Value::Array(items)) => lists.push((*index, items.clone())),
+                Some(Value::String(text)) => {
+                    let letter = |c: char| Value::String(c.encode_utf8(&mut [0; 4]).into());
+                    lists.push((*index, text.chars().map(letter).collect()));
+                }
                 _ => {
                     let raised = Raised::new("TypeError", "'NoneType' object is not iterable");
                     return Err((row, Failing::plain(&raised)));

@@ -10,9 +10,14 @@ use crate::diagnostic::Diagnostic;
 use crate::expression::builtins::{self, Function, builtin};
 use crate::expression::evaluate::{Code, Op};
 use crate::expression::methods;
+use crate::expression::python::{self, Import};
 use crate::expression::tree::{Argument, Expr, ExprKind, Piece};
 use crate::expression::types::{Kind, Type};
 use crate::source::Span;
+
+/// Arguments by name that functions of Python's have and the typed part has not.
+const PYTHON_ARGUMENTS: [&str; 9] =
+    ["key", "reverse", "default", "start", "sep", "maxsplit", "strict", "encoding", "errors"];
 
 impl Checker<'_> {
     pub(super) fn call(&mut self, function: &Expr, arguments: &[Argument], span: Span) -> (Code, Type) {
@@ -22,6 +27,10 @@ impl Checker<'_> {
             }
             ExprKind::Name(name) if &**name == "Row" && self.schema.index_of(name).is_none() => {
                 self.make_row(arguments, span)
+            }
+            ExprKind::Name(name) if self.imported(name).is_some() => {
+                arguments.iter().for_each(|argument| drop(self.expr(&argument.value)));
+                self.expr(function)
             }
             ExprKind::Name(name) => match builtin(name) {
                 Some(builtin) => {
@@ -35,7 +44,13 @@ impl Checker<'_> {
                         Diagnostic::new("TB0219", function.span, format!("no function `{name}`"))
                             .did_you_mean(name, builtins::BUILTINS.iter().map(|f| f.name))
                     });
-                    self.problem(problem)
+                    match python::builtin(name) {
+                        Some(typed) => {
+                            arguments.iter().for_each(|argument| drop(self.expr(&argument.value)));
+                            self.foreign(problem, typed)
+                        }
+                        None => self.problem(problem),
+                    }
                 }
             },
             ExprKind::Attribute(of, name, at) => self.method(of, name, *at, arguments, span),
@@ -65,6 +80,13 @@ impl Checker<'_> {
         if let (ExprKind::Str(template), "format") = (&of.kind, &**name) {
             return self.str_format(template, arguments, span);
         }
+        if let ExprKind::Name(module) = &of.kind
+            && let Some(Import { module: Some(module), member: None, .. }) = self.imported(module)
+        {
+            arguments.iter().for_each(|argument| drop(self.expr(&argument.value)));
+            let problem = Diagnostic::new("TB0219", span, "imports are not available");
+            return self.foreign(problem, python::library(&module, name));
+        }
         let (receiver, typed) = self.expr(of);
         if typed.kind == Kind::Any {
             let mut codes = vec![receiver];
@@ -82,6 +104,10 @@ impl Checker<'_> {
             None => {
                 let problem = Diagnostic::new("TB0219", at, format!("{typed} has no method `{name}`"))
                     .did_you_mean(name, table.iter().map(|method| method.name));
+                if python::is_method(&typed.kind, name) {
+                    arguments.iter().for_each(|argument| drop(self.expr(&argument.value)));
+                    return self.foreign(problem, Type::ANY);
+                }
                 self.problem(problem)
             }
         }
@@ -107,7 +133,11 @@ impl Checker<'_> {
                         Some(place) => place,
                         None => {
                             let message = format!("{}() takes no argument `{name}`", function.name);
-                            self.problems.push(Diagnostic::new("TB0219", *at, message));
+                            let problem = Diagnostic::new("TB0219", *at, message);
+                            match PYTHON_ARGUMENTS.contains(&&**name) {
+                                true => self.foreign.push(problem),
+                                false => self.problems.push(problem),
+                            }
                             fine = false;
                             continue;
                         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Parsed, Parser, binary, refused};
+use crate::expression::python::Import;
 use crate::expression::token::{Token, syntax};
 use crate::expression::tree::{Binary, ExprKind, MAX_NESTING, Program, Statement};
 use crate::source::Span;
@@ -57,7 +58,54 @@ impl Parser {
         self.expect(":")?;
         let body = self.block()?;
         self.end()?;
-        Ok(Program::Function { parameter, body, span })
+        Ok(Program::Function { parameter, body, imports: std::mem::take(&mut self.imports), span })
+    }
+
+    /// `import re`, `import math as m`, `from math import sqrt, floor as f`.
+    pub(super) fn import(&mut self) -> Parsed<()> {
+        let from = self.is_name("from");
+        let start = self.span();
+        self.at += 1;
+        let module = if from { Some(self.dotted()?) } else { None };
+        if from {
+            self.expect_name("import")?;
+        }
+        loop {
+            let of = self.dotted()?;
+            let own = of.split('.').next().unwrap_or(&of).to_owned();
+            let name = if self.eat_name("as") { self.dotted()? } else { own };
+            let span = start.to(self.last_span());
+            self.imports.push(match &module {
+                Some(module) => Import {
+                    name: name.into(),
+                    module: Some(module.as_str().into()),
+                    member: Some(of.into()),
+                    span,
+                },
+                None => Import { name: name.into(), module: Some(of.into()), member: None, span },
+            });
+            if !self.eat_sign(",") {
+                return match self.peek() {
+                    Token::Newline | Token::End | Token::Sign(";") => Ok(()),
+                    _ => Err(self.unexpected("the end of the line")),
+                };
+            }
+        }
+    }
+
+    fn dotted(&mut self) -> Parsed<String> {
+        let mut name = String::new();
+        loop {
+            let (Token::Name(part), _) = self.advance() else {
+                self.at -= 1;
+                return Err(self.unexpected("a name"));
+            };
+            name.push_str(&part);
+            if !self.eat_sign(".") {
+                return Ok(name);
+            }
+            name.push('.');
+        }
     }
 
     fn block(&mut self) -> Parsed<Vec<Statement>> {
@@ -93,8 +141,13 @@ impl Parser {
                 statements.push(statement);
                 Ok(())
             }
-            "for" | "while" | "with" | "try" | "def" | "class" | "import" | "from" | "global"
-            | "nonlocal" | "assert" | "del" | "async" | "match" => Err(refused(
+            "import" | "from" => {
+                self.import()?;
+                self.skip_newlines();
+                Ok(())
+            }
+            "for" | "while" | "with" | "try" | "def" | "class" | "global" | "nonlocal" | "assert" | "del"
+            | "async" | "match" => Err(refused(
                 span,
                 format!("`{word}` is not available in a callable"),
                 "it may have assignments, `if`, `return` and `raise`; lists have comprehensions",
@@ -223,4 +276,13 @@ impl Parser {
         };
         Ok(Statement::Raise { exception: exception.into(), message, span: start.to(at) })
     }
+}
+
+/// `package.module.name`.
+pub(super) fn is_dotted(text: &str) -> bool {
+    let is_name = |part: &str| {
+        part.starts_with(|c: char| c.is_alphabetic() || c == '_')
+            && part.chars().all(|c| c.is_alphanumeric() || c == '_')
+    };
+    text.contains('.') && !text.starts_with("row.") && text.split('.').all(is_name)
 }

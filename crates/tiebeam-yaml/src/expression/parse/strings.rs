@@ -78,7 +78,7 @@ impl Parser {
 
     fn format_field(&self, field: &str, start: usize) -> Parsed<Piece> {
         let span = Span::new(start, start + field.len());
-        let mut parser = Parser { tokens: Vec::new(), at: 0, depth: self.depth + 1 };
+        let mut parser = Parser { tokens: Vec::new(), at: 0, depth: self.depth + 1, imports: Vec::new() };
         if parser.depth >= MAX_NESTING {
             return Err(syntax(span, format!("an expression nested deeper than {MAX_NESTING} levels")));
         }

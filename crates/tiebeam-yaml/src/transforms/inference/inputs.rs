@@ -125,7 +125,8 @@ impl InputPlan {
                     let problem = Diagnostic::new("TB0205", *span, message);
                     maker.problem(
                         problem
-                            .note(format!("the model's input: {} ({} {shown})", port.name, port.type_name)),
+                            .note(format!("the model's input: {} ({} {shown})", port.name, port.type_name))
+                            .help("give it columns of that type, as many as its shape has numbers a row; MapToFields makes them"),
                     );
                     fine = false;
                 }
