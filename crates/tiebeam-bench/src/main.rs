@@ -64,7 +64,7 @@ impl Workload {
 }
 
 fn invalid(message: String) -> Error {
-    Error::new(ErrorKind::InvalidArgument, "TB0900", message)
+    Error::new(ErrorKind::InvalidArgument, "TB0950", message)
 }
 
 fn run(arguments: &[String]) -> Result<()> {
