@@ -25,6 +25,8 @@ pub enum ErrorKind {
     Model,
     /// A model was given a batch and failed, or broke its contract.
     Inference,
+    /// The memory of the machine or of a device did not suffice; a smaller piece of the same work may fit.
+    OutOfMemory,
     /// A file or directory that does not exist.
     NotFound,
     /// An output or state location that cannot be written.
@@ -216,7 +218,9 @@ impl Error {
     pub fn domain(&self) -> Domain {
         match self.0.kind {
             ErrorKind::Internal => Domain::Internal,
-            ErrorKind::Io | ErrorKind::Timeout | ErrorKind::Output => Domain::External,
+            ErrorKind::Io | ErrorKind::Timeout | ErrorKind::Output | ErrorKind::OutOfMemory => {
+                Domain::External
+            }
             _ => Domain::User,
         }
     }
@@ -229,6 +233,7 @@ impl Error {
             | ErrorKind::UserCode
             | ErrorKind::Panic
             | ErrorKind::Inference
+            | ErrorKind::OutOfMemory
             | ErrorKind::Internal => true,
             ErrorKind::InvalidArgument
             | ErrorKind::InvalidPipeline

@@ -9,21 +9,27 @@
 //! No lock is held while a model runs, and nothing is done element by element that can be done chunk by chunk.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
 use tiebeam_core::error::{Error, ErrorKind, Result};
 
 use crate::batching::Batching;
+use crate::brain::{Brain, Lengths};
 use crate::call::Verdict;
 use crate::clock::Clock;
-use crate::estimator::Estimator;
+use crate::memory::ModelMemory;
 
 /// How long a bundle's end waits for the minimum batch size when no duration was set.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// How often a waiting thread looks whether the job was cancelled.
 const POLL: Duration = Duration::from_millis(10);
+
+/// Where lengths count, so many batches are gathered before one is run, so that each can be of almost one length; but no
+/// more than [`WINDOW_ELEMENTS`] for it.
+const WINDOW: usize = 8;
+const WINDOW_ELEMENTS: usize = 4096;
 
 /// Which model computed a piece.
 pub(crate) type ModelId = Arc<str>;
@@ -45,7 +51,7 @@ pub(crate) struct Piece<E, P> {
 pub(crate) enum Slots {
     /// As many as there are examples, from this one on.
     From(usize),
-    /// One for each example, ascending.
+    /// One for each example.
     Each(Vec<usize>),
 }
 
@@ -72,6 +78,8 @@ pub(crate) struct Chunk<E> {
     pub(crate) values: Vec<E>,
     /// One for each value, where weights count; else empty.
     pub(crate) weights: Vec<u64>,
+    /// One for each value, where lengths count; else empty.
+    pub(crate) lengths: Vec<usize>,
     /// The length class, below the number that the batcher was made with.
     pub(crate) class: usize,
 }
@@ -81,6 +89,9 @@ struct Queued<E> {
     slots: Slots,
     values: std::vec::IntoIter<E>,
     weights: std::vec::IntoIter<u64>,
+    lengths: std::vec::IntoIter<usize>,
+    /// By length.
+    is_sorted: bool,
     since: Duration,
 }
 
@@ -89,12 +100,70 @@ struct Queue<E> {
     len: usize,
     /// Wide enough for the sum of any weights.
     weight: u128,
+    /// The size of its next batch, as far as times tell.
+    target: usize,
+    /// Whether its examples came with lengths.
+    has_lengths: bool,
+    /// Enough is gathered: whole batches are run until there are none left.
+    is_ripe: bool,
+}
+
+impl<E> Queue<E> {
+    /// Puts a lane's own examples in the order of their lengths, so that each batch has about one length and little is
+    /// padded. They come back by their slots.
+    fn sort(&mut self, id: u64) {
+        if self.chunks.iter().all(|chunk| chunk.lane != id || chunk.is_sorted) {
+            return;
+        }
+        let all = std::mem::take(&mut self.chunks).into_iter();
+        let (own, others): (VecDeque<_>, VecDeque<_>) = all.partition(|chunk| chunk.lane == id);
+        let since = own.front().map_or(Duration::ZERO, |chunk| chunk.since);
+        let has_weights = own.iter().any(|chunk| chunk.weights.len() > 0);
+        let mut items = Vec::with_capacity(own.iter().map(|chunk| chunk.values.len()).sum());
+        for Queued { slots, values, mut weights, mut lengths, .. } in own {
+            let slot_of = |i: usize| match &slots {
+                Slots::From(first) => first + i,
+                Slots::Each(slots) => slots[i],
+            };
+            for (i, value) in values.enumerate() {
+                let (length, weight) = (lengths.next().unwrap_or(0), weights.next().unwrap_or(0));
+                items.push((length, slot_of(i), weight, value));
+            }
+        }
+        items.sort_by_key(|(length, ..)| *length);
+        let n = items.len();
+        let (mut slots, mut values) = (Vec::with_capacity(n), Vec::with_capacity(n));
+        let (mut weights, mut lengths) = (Vec::new(), Vec::with_capacity(n));
+        for (length, slot, weight, value) in items {
+            lengths.push(length);
+            slots.push(slot);
+            values.push(value);
+            if has_weights {
+                weights.push(weight);
+            }
+        }
+        self.chunks = others;
+        let sorted = Queued {
+            lane: id,
+            slots: Slots::Each(slots),
+            values: values.into_iter(),
+            weights: weights.into_iter(),
+            lengths: lengths.into_iter(),
+            is_sorted: true,
+            since,
+        };
+        // The oldest stands in front: whether a batch is overdue is asked of it.
+        let place = self.chunks.partition_point(|chunk| chunk.since <= since);
+        self.chunks.insert(place, sorted);
+    }
 }
 
 struct LaneState<E, P> {
     done: Vec<Piece<E, P>>,
     queued: usize,
     running: usize,
+    /// Of the batches that it ran and has not told yet.
+    lengths: Lengths,
     /// At the bundle's end: it brings nothing more.
     finishing: bool,
     thread: ThreadId,
@@ -104,8 +173,7 @@ struct State<E, P> {
     queues: Vec<Queue<E>>,
     lanes: BTreeMap<u64, LaneState<E, P>>,
     next_lane: u64,
-    estimator: Estimator,
-    target: usize,
+    brain: Arc<Brain>,
 }
 
 /// See the module.
@@ -114,6 +182,8 @@ pub(crate) struct Batcher<E, P> {
     changed: Condvar,
     batching: Batching,
     clock: Arc<dyn Clock>,
+    /// Known from the model's first load on.
+    memory: OnceLock<Arc<ModelMemory>>,
 }
 
 struct Part {
@@ -125,27 +195,68 @@ struct Part {
 struct Taken<E> {
     examples: Vec<E>,
     parts: Vec<Part>,
+    class: usize,
+    longest: usize,
+    /// The sum of the lengths.
+    length: u64,
+}
+
+impl<E> Taken<E> {
+    fn lengths(&self) -> Lengths {
+        let padded = (self.longest as u64).saturating_mul(self.examples.len() as u64);
+        Lengths { padded, padding: padded.saturating_sub(self.length) }
+    }
+}
+
+/// A batch that was run as a whole.
+struct Timed {
+    class: usize,
+    size: usize,
+    took: Duration,
+    lengths: Lengths,
 }
 
 impl<E, P> Batcher<E, P> {
     /// A batcher for examples of `classes` length classes (one when lengths don't matter).
     pub(crate) fn new(batching: &Batching, classes: usize, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let mut estimator = Estimator::new(batching);
-        estimator.ignore_next_time();
-        let target = estimator.next();
-        let queue = || Queue { chunks: VecDeque::new(), len: 0, weight: 0 };
+        let brain = Brain::new(batching, classes);
+        let queue = |class| Queue {
+            chunks: VecDeque::new(),
+            len: 0,
+            weight: 0,
+            target: brain.target(class),
+            has_lengths: false,
+            is_ripe: false,
+        };
         Arc::new(Batcher {
             state: Mutex::new(State {
-                queues: (0..classes.max(1)).map(|_| queue()).collect(),
+                queues: (0..classes.max(1)).map(queue).collect(),
                 lanes: BTreeMap::new(),
                 next_lane: 0,
-                estimator,
-                target,
+                brain,
             }),
             changed: Condvar::new(),
             batching: batching.clone(),
             clock,
+            memory: OnceLock::new(),
         })
+    }
+
+    /// From now on batches are no larger than the model is known to hold, and sizes are learned for all who ask it.
+    pub(crate) fn know(&self, memory: &Arc<ModelMemory>) {
+        if self.memory.set(memory.clone()).is_ok() {
+            let mut state = self.lock();
+            let brain = memory.brain(&self.batching, state.queues.len());
+            for (class, queue) in state.queues.iter_mut().enumerate() {
+                queue.target = brain.target(class);
+            }
+            state.brain = brain;
+        }
+    }
+
+    /// The size that makes a batch full.
+    fn full_size(&self, queue: &Queue<E>) -> usize {
+        queue.target.min(self.memory.get().map_or(usize::MAX, |memory| memory.limit()))
     }
 
     /// A lane for a bundle that begins on this thread.
@@ -154,7 +265,14 @@ impl<E, P> Batcher<E, P> {
         let id = state.next_lane;
         state.next_lane += 1;
         let thread = std::thread::current().id();
-        let lane = LaneState { done: Vec::new(), queued: 0, running: 0, finishing: false, thread };
+        let lane = LaneState {
+            done: Vec::new(),
+            queued: 0,
+            running: 0,
+            lengths: Lengths::default(),
+            finishing: false,
+            thread,
+        };
         state.lanes.insert(id, lane);
         drop(state);
         Lane { id, batcher: self.clone() }
@@ -167,8 +285,15 @@ impl<E, P> Batcher<E, P> {
 
     fn is_full(&self, state: &State<E, P>, class: usize) -> bool {
         let queue = &state.queues[class];
-        let is_heavy = self.batching.max_batch_weight.is_some_and(|max| queue.weight >= u128::from(max));
-        queue.len > 0 && (queue.len >= state.target || is_heavy)
+        let size = self.full_size(queue);
+        let (mut enough, mut factor) = (size, 1);
+        if queue.has_lengths && !queue.is_ripe {
+            enough = size.max(size.saturating_mul(WINDOW).min(WINDOW_ELEMENTS));
+            factor = WINDOW as u128;
+        }
+        let is_heavy =
+            self.batching.max_batch_weight.is_some_and(|max| queue.weight >= u128::from(max) * factor);
+        queue.len > 0 && (queue.len >= enough || is_heavy)
     }
 
     fn is_overdue(&self, queue: &Queue<E>, patience: Duration) -> bool {
@@ -194,11 +319,16 @@ impl<E, P> Batcher<E, P> {
 
     /// A batch from a queue that is not empty: the lane's own examples first, in order, then the oldest ones of others.
     fn take(&self, state: &mut State<E, P>, class: usize, id: u64) -> Taken<E> {
-        let State { queues, lanes, target, .. } = state;
+        let State { queues, lanes, .. } = state;
         let queue = &mut queues[class];
-        let wanted = (*target).min(queue.len);
+        let full = self.full_size(queue);
+        if queue.has_lengths {
+            queue.is_ripe = true;
+            queue.sort(id);
+        }
+        let wanted = full.min(queue.len);
         let max_weight = self.batching.max_batch_weight.unwrap_or(u64::MAX);
-        let mut taken = Taken { examples: Vec::new(), parts: Vec::new() };
+        let mut taken = Taken { examples: Vec::new(), parts: Vec::new(), class, longest: 0, length: 0 };
         let mut weight = 0u64;
         let mut is_heavy = false;
         for own in [true, false] {
@@ -223,6 +353,10 @@ impl<E, P> Batcher<E, P> {
                 if n == 0 {
                     continue;
                 }
+                for length in chunk.lengths.by_ref().take(n) {
+                    taken.longest = taken.longest.max(length);
+                    taken.length = taken.length.saturating_add(length as u64);
+                }
                 queue.len -= n;
                 queue.weight -= chunk.weights.by_ref().take(n).map(u128::from).sum::<u128>();
                 if taken.examples.is_empty() && n == wanted && n == chunk.values.len() {
@@ -242,18 +376,21 @@ impl<E, P> Batcher<E, P> {
             }
         }
         queue.chunks.retain(|chunk| chunk.values.len() > 0);
+        queue.is_ripe &= queue.len >= full;
         taken
     }
 
     /// Runs a batch with no lock held and gives everyone what is theirs.
     fn run(&self, taken: Taken<E>, run: Run<'_, E, P>) {
-        let Taken { examples, parts } = taken;
+        let lengths = taken.lengths();
+        let Taken { examples, parts, class, .. } = taken;
         // Should anything between here and the end panic, nobody is left waiting.
         let guard = Undelivered { batcher: self, parts };
         let started = self.clock.now();
         let (verdict, model) = run(&examples);
         let took = self.clock.now().saturating_sub(started);
-        let timed = matches!(verdict, Verdict::All(_)).then_some((examples.len(), took));
+        let timed = Timed { class, size: examples.len(), took, lengths };
+        let timed = matches!(verdict, Verdict::All(_)).then_some(timed);
         let pieces = match verdict {
             verdict if guard.parts.len() == 1 => vec![(examples, verdict, model)],
             // Bundles that share a batch do not share its failure: each one's examples are tried apart.
@@ -272,13 +409,13 @@ impl<E, P> Batcher<E, P> {
         self.deliver(guard.disarm(), pieces, timed);
     }
 
-    fn deliver(
-        &self,
-        parts: Vec<Part>,
-        pieces: Vec<(Vec<E>, Verdict<P>, ModelId)>,
-        timed: Option<(usize, Duration)>,
-    ) {
+    fn deliver(&self, parts: Vec<Part>, pieces: Vec<(Vec<E>, Verdict<P>, ModelId)>, timed: Option<Timed>) {
         let mut state = self.lock();
+        if let (Some(timed), Some(first)) = (&timed, parts.first())
+            && let Some(lane) = state.lanes.get_mut(&first.lane)
+        {
+            lane.lengths.add(timed.lengths);
+        }
         for (part, (examples, verdict, model)) in parts.into_iter().zip(pieces) {
             // A lane that is gone has failed for another reason; nobody wants its predictions.
             if let Some(lane) = state.lanes.get_mut(&part.lane) {
@@ -286,9 +423,9 @@ impl<E, P> Batcher<E, P> {
                 lane.done.push(Piece { slots: part.slots, examples, verdict, model });
             }
         }
-        if let Some((size, took)) = timed {
-            state.estimator.record(size, took);
-            state.target = state.estimator.next();
+        if let Some(Timed { class, size, took, lengths }) = timed {
+            state.queues[class].target = state.brain.record(class, size, took);
+            state.brain.was_padded(lengths);
         }
         drop(state);
         self.changed.notify_all();
@@ -352,15 +489,17 @@ impl<E, P> Lane<E, P> {
         let waits = batching.max_batch_duration.is_some() || batching.min_batch_size > 1;
         let since = if waits { batcher.clock.now() } else { Duration::ZERO };
         let mut state = batcher.lock();
-        for Chunk { slots, values, weights, class } in chunks {
+        for Chunk { slots, values, weights, lengths, class } in chunks {
             let Some(lane) = state.lanes.get_mut(&self.id) else { return };
             lane.queued += values.len();
             lane.thread = std::thread::current().id();
             let queue = &mut state.queues[class];
             queue.len += values.len();
             queue.weight += weights.iter().copied().map(u128::from).sum::<u128>();
-            let (values, weights) = (values.into_iter(), weights.into_iter());
-            queue.chunks.push_back(Queued { lane: self.id, slots, values, weights, since });
+            queue.has_lengths = !lengths.is_empty();
+            let (values, weights, lengths) = (values.into_iter(), weights.into_iter(), lengths.into_iter());
+            let (lane, is_sorted) = (self.id, false);
+            queue.chunks.push_back(Queued { lane, slots, values, weights, lengths, is_sorted, since });
         }
         let mut class = 0;
         while class < state.queues.len() {
@@ -381,6 +520,14 @@ impl<E, P> Lane<E, P> {
         match self.batcher.lock().lanes.get_mut(&self.id) {
             Some(lane) => std::mem::take(&mut lane.done),
             None => Vec::new(),
+        }
+    }
+
+    /// The lengths in the batches that this lane ran, once.
+    pub(crate) fn take_lengths(&self) -> Lengths {
+        match self.batcher.lock().lanes.get_mut(&self.id) {
+            Some(lane) => std::mem::take(&mut lane.lengths),
+            None => Lengths::default(),
         }
     }
 

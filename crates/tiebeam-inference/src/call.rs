@@ -6,9 +6,13 @@ use tiebeam_core::dofn::SetupContext;
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_core::metrics::{Counter, Distribution};
 
+use crate::brain::Lengths;
 use crate::clock::Clock;
 use crate::handler::{InferenceArgs, ModelHandler};
 use crate::model::{LoadCost, SharedModel, panic_text};
+
+/// The code of a model that gave fewer or more predictions than it was given examples.
+const WRONG_COUNT: &str = "TB0324";
 
 /// The metrics of one step, under Beam's names.
 #[derive(Debug, Clone)]
@@ -22,6 +26,8 @@ pub(crate) struct Meters {
     load_latency: Distribution,
     elements_size: Distribution,
     elements_time: Distribution,
+    padded: Counter,
+    padding: Counter,
 }
 
 fn whole(value: impl TryInto<i64>) -> i64 {
@@ -40,7 +46,15 @@ impl Meters {
             load_latency: cx.distribution(namespace, "load_model_latency_milli_secs"),
             elements_size: cx.distribution("BatchElements", "batch_size"),
             elements_time: cx.distribution("BatchElements", "msec_per_batch"),
+            padded: cx.counter(namespace, "padded_length"),
+            padding: cx.counter(namespace, "padding_length"),
         }
+    }
+
+    /// The share of the padding is `padding_length` of `padded_length`.
+    pub(crate) fn was_padded(&self, lengths: Lengths) {
+        self.padded.add(whole(lengths.padded));
+        self.padding.add(whole(lengths.padding));
     }
 
     pub(crate) fn loaded(&self, cost: LoadCost) {
@@ -76,20 +90,55 @@ pub(crate) struct Caller<'a, H: ModelHandler> {
     pub(crate) meters: &'a Meters,
 }
 
+/// A batch that is taken apart.
+struct Search<P> {
+    /// Whether elements may be refused one by one; else the first that must be ends the search.
+    isolate: bool,
+    each: Vec<Result<P, Refusal>>,
+    /// The batch's size has not worked before: it may be too large rather than have a culprit. Asked once: the first time
+    /// that a first half is well, the second one is tried as a whole too.
+    may_be_size: bool,
+}
+
+impl<P> Search<P> {
+    fn well(&mut self, predictions: Vec<P>) {
+        self.each.extend(predictions.into_iter().map(Ok));
+    }
+}
+
 impl<H: ModelHandler> Caller<'_, H> {
-    /// Runs a batch. With `isolate`, a failed one is halved until only the guilty are left without a prediction.
+    /// Runs a batch: in parts where the model is known not to hold it as a whole. One that is too large for the model is
+    /// halved until it fits. With `isolate`, one that fails for another reason is halved until only the guilty are left
+    /// without a prediction.
     pub(crate) fn run(&self, examples: &[H::Example], isolate: bool) -> Verdict<H::Inference> {
-        match self.call(examples) {
-            Ok(predictions) => Verdict::All(predictions),
-            Err(error) => {
-                self.meters.failed_batches.inc();
-                if !isolate || error.kind() == ErrorKind::Cancelled {
-                    return Verdict::Failed(error);
-                }
-                let mut each = Vec::with_capacity(examples.len());
-                self.bisect(examples, Some(error), 1, &mut each);
-                Verdict::Each(each)
-            }
+        let n = examples.len();
+        let may_be_size = n > self.model.memory.works();
+        let mut search = Search { isolate, each: Vec::new(), may_be_size };
+        if n > self.model.memory.limit() {
+            search.each.reserve_exact(n);
+            return match self.in_parts(examples, 0, &mut search) {
+                Ok(()) => Verdict::Each(search.each),
+                Err(error) => Verdict::Failed(error),
+            };
+        }
+        let error = match self.call(examples) {
+            Ok(predictions) => return Verdict::All(predictions),
+            Err(error) => error,
+        };
+        self.meters.failed_batches.inc();
+        let is_contract = error.code() == WRONG_COUNT;
+        let is_outside = matches!(error.kind(), ErrorKind::Io | ErrorKind::Timeout);
+        let is_worth_it =
+            isolate || self.handler.lacks_memory(&error) || (may_be_size && !is_contract && !is_outside);
+        if !is_worth_it {
+            return Verdict::Failed(error);
+        }
+        search.each.reserve_exact(n);
+        match self.resolve(examples, error.clone(), 1, &mut search) {
+            Ok(()) => Verdict::Each(search.each),
+            // What the whole batch said; what a part of it said is the same in other words.
+            Err(inner) if inner.kind() != ErrorKind::Cancelled => Verdict::Failed(error),
+            Err(cancelled) => Verdict::Failed(cancelled),
         }
     }
 
@@ -109,10 +158,11 @@ impl<H: ModelHandler> Caller<'_, H> {
         if predictions.len() != n {
             let message =
                 format!("{} gave {} predictions for a batch of {n} examples", name(), predictions.len());
-            return Err(Error::new(ErrorKind::Inference, "TB0324", message)
+            return Err(Error::new(ErrorKind::Inference, WRONG_COUNT, message)
                 .with_help("run_inference returns exactly one prediction for each example, in their order")
                 .with_retryable(false));
         }
+        self.model.memory.worked(n);
         self.meters.batch_size.update(whole(n));
         self.meters.batch_bytes.update(whole(self.handler.num_bytes(examples)));
         self.meters.latency.update(whole(took.as_micros()));
@@ -121,38 +171,94 @@ impl<H: ModelHandler> Caller<'_, H> {
         Ok(predictions)
     }
 
-    /// The examples are known to fail together, with `error` if they were tried as they are. Tries the halves; where
-    /// the first half is well, the second one holds the guilty and is halved without being tried as a whole. That is at
-    /// most 2·log2(n) + 1 calls for each guilty example.
+    /// The examples failed together, with `error`, in the last of `attempts` calls that they were part of.
+    fn resolve(
+        &self,
+        examples: &[H::Example],
+        error: Error,
+        attempts: u32,
+        search: &mut Search<H::Inference>,
+    ) -> Result<()> {
+        if error.kind() == ErrorKind::Cancelled {
+            return Err(error);
+        }
+        if examples.len() == 1 {
+            if !search.isolate {
+                return Err(error);
+            }
+            search.each.push(Err(Refusal { error, attempts }));
+            return Ok(());
+        }
+        if self.handler.lacks_memory(&error) {
+            self.model.memory.lacked(examples.len());
+            return self.in_parts(examples, attempts, search);
+        }
+        self.bisect(examples, true, attempts, search)
+    }
+
+    /// Runs examples in batches that the model holds, as far as that is known by then.
+    fn in_parts(
+        &self,
+        examples: &[H::Example],
+        mut attempts: u32,
+        search: &mut Search<H::Inference>,
+    ) -> Result<()> {
+        let mut rest = examples;
+        while !rest.is_empty() {
+            let (part, later) = rest.split_at(self.model.memory.limit().min(rest.len()));
+            match self.call(part) {
+                Ok(predictions) => search.well(predictions),
+                Err(error) if part.len() > 1 && self.handler.lacks_memory(&error) => {
+                    self.model.memory.lacked(part.len());
+                    attempts += 1;
+                    continue;
+                }
+                Err(error) => self.resolve(part, error, attempts + 1, search)?,
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Tries examples as a whole and says whether that went well; if not, each of them has its verdict all the same.
+    fn attempt(
+        &self,
+        examples: &[H::Example],
+        attempts: u32,
+        search: &mut Search<H::Inference>,
+    ) -> Result<bool> {
+        if examples.len() > self.model.memory.limit() {
+            self.in_parts(examples, attempts, search)?;
+            return Ok(false);
+        }
+        match self.call(examples) {
+            Ok(predictions) => {
+                search.well(predictions);
+                Ok(true)
+            }
+            Err(error) => self.resolve(examples, error, attempts + 1, search).map(|()| false),
+        }
+    }
+
+    /// At least two examples fail together: they were `tried`, or it follows from what was. Tries the halves; where the
+    /// first half is well, the second one holds the guilty and is halved without being tried as a whole. That is at most
+    /// 2·log2(n) + 1 calls for each guilty example.
     fn bisect(
         &self,
         examples: &[H::Example],
-        error: Option<Error>,
+        tried: bool,
         attempts: u32,
-        each: &mut Vec<Result<H::Inference, Refusal>>,
-    ) {
-        if let ([_], Some(error)) = (examples, &error) {
-            each.push(Err(Refusal { error: error.clone(), attempts }));
-            return;
-        }
+        search: &mut Search<H::Inference>,
+    ) -> Result<()> {
         let (left, right) = examples.split_at(examples.len() / 2);
-        let mut left_is_well = true;
-        if !left.is_empty() {
-            match self.call(left) {
-                Ok(predictions) => each.extend(predictions.into_iter().map(Ok)),
-                Err(error) => {
-                    left_is_well = false;
-                    self.bisect(left, Some(error), attempts + 1, each);
-                }
-            }
+        let left_is_well = self.attempt(left, attempts, search)?;
+        if left_is_well && right.len() > 1 && !std::mem::take(&mut search.may_be_size) {
+            return self.bisect(right, false, attempts, search);
         }
-        if left_is_well && right.len() > 1 {
-            self.bisect(right, None, attempts, each);
-            return;
+        let right_is_well = self.attempt(right, attempts, search)?;
+        if tried && left_is_well && right_is_well {
+            self.model.memory.suspect(examples.len(), attempts);
         }
-        match self.call(right) {
-            Ok(predictions) => each.extend(predictions.into_iter().map(Ok)),
-            Err(error) => self.bisect(right, Some(error), attempts + 1, each),
-        }
+        Ok(())
     }
 }

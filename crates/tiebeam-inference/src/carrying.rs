@@ -2,11 +2,12 @@
 
 use std::marker::PhantomData;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tiebeam_core::Element;
-use tiebeam_core::error::Result;
+use tiebeam_core::error::{Error, Result};
 
-use crate::batching::Batching;
+use crate::batching::{Batching, LengthFn};
 use crate::handler::{InferenceArgs, ModelHandler, ModelInfo};
 
 /// A handler of pairs: what is carried along, and the example that the model is asked about. Made by
@@ -53,6 +54,11 @@ impl<H: ModelHandler, T: Element> ModelHandler for Carrying<H, T> {
         self.handler.element_size(example)
     }
 
+    fn length_fn(&self) -> Option<LengthFn<Self::Example>> {
+        let length = self.handler.length_fn()?;
+        Some(Arc::new(move |(_, example)| length(example)))
+    }
+
     fn copies(&self) -> usize {
         self.handler.copies()
     }
@@ -67,6 +73,10 @@ impl<H: ModelHandler, T: Element> ModelHandler for Carrying<H, T> {
 
     fn model_info(&self, model: &Self::Model) -> ModelInfo {
         self.handler.model_info(model)
+    }
+
+    fn lacks_memory(&self, error: &Error) -> bool {
+        self.handler.lacks_memory(error)
     }
 
     fn validate_inference_args(&self, args: &InferenceArgs) -> Result<()> {

@@ -64,7 +64,9 @@ impl<H: ModelHandler, B: Before<H::Example>, A> Step<H, B, A> {
     }
 
     fn model(&self) -> Result<Arc<SharedModel<H::Model>>> {
-        shared_model(&self.handler, &self.settings.identity, &*self.settings.clock)
+        let model = shared_model(&self.handler, &self.settings.identity, &*self.settings.clock)?;
+        self.batcher.know(&model.memory);
+        Ok(model)
     }
 
     /// Loads the model before anything is read, and keeps it until [`release`](Step::release).
@@ -88,23 +90,31 @@ impl<H: ModelHandler, B: Before<H::Example>, A> Step<H, B, A> {
         };
         let Some((length, boundaries)) = &self.length else {
             let weights = weigh(&examples);
-            return vec![Chunk { slots: Slots::From(first), values: examples, weights, class: 0 }];
+            let (slots, lengths) = (Slots::From(first), Vec::new());
+            return vec![Chunk { slots, values: examples, weights, lengths, class: 0 }];
         };
-        let mut classes: BTreeMap<usize, (Vec<usize>, Vec<H::Example>)> = BTreeMap::new();
+        let mut chunks: BTreeMap<usize, Grouped<H::Example>> = BTreeMap::new();
         for (slot, example) in (first..).zip(examples) {
             let length = length(&example);
-            let (slots, values) =
-                classes.entry(boundaries.partition_point(|boundary| *boundary < length)).or_default();
+            let class = boundaries.partition_point(|boundary| *boundary < length);
+            let (slots, lengths, values) = chunks.entry(class).or_default();
             slots.push(slot);
+            lengths.push(length);
             values.push(example);
         }
-        let chunk = |(class, (slots, values)): (usize, (Vec<usize>, Vec<H::Example>))| {
+        let chunk = |(class, (slots, lengths, values)): (usize, Grouped<H::Example>)| {
             let weights = weigh(&values);
-            Chunk { slots: Slots::Each(slots), values, weights, class }
+            Chunk { slots: Slots::Each(slots), values, weights, lengths, class }
         };
-        classes.into_iter().map(chunk).collect()
+        chunks.into_iter().map(chunk).collect()
     }
 }
+
+/// Slots, lengths and examples of one length class.
+type Grouped<E> = (Vec<usize>, Vec<usize>, Vec<E>);
+
+/// An example that came back by itself, what became of it, and the model that was asked.
+type Scattered<E, P> = (E, Result<P, Refusal>, Arc<str>);
 
 /// Elements whose results are awaited, with all that did not travel to the model.
 struct Awaited<I> {
@@ -135,6 +145,9 @@ pub struct RunInferenceDoFn<H: ModelHandler, B: Before<H::Example>, A> {
     next_slot: usize,
     /// Pieces that came back before the ones in front of them, by their first slot.
     early: BTreeMap<usize, Piece<H::Example, H::Inference>>,
+    /// Where examples do not come back side by side: what came back, from slot `scattered_from` on.
+    scattered: VecDeque<Option<Scattered<H::Example, H::Inference>>>,
+    scattered_from: usize,
     /// This instance's copy of the model's id, so that threads do not share one count of references.
     model_id: Arc<str>,
 }
@@ -151,6 +164,8 @@ impl<H: ModelHandler, B: Before<H::Example>, A> RunInferenceDoFn<H, B, A> {
             awaited: VecDeque::new(),
             next_slot: 0,
             early: BTreeMap::new(),
+            scattered: VecDeque::new(),
+            scattered_from: 0,
             model_id: "".into(),
         }
     }
@@ -346,13 +361,14 @@ where
             }
         }
         while let Some(awaited) = self.awaited.front() {
-            let Some(piece) = self.early.remove(&awaited.first) else { break };
+            let piece = self.early.remove(&awaited.first).or_else(|| self.next_scattered());
+            let Some(piece) = piece else { break };
             self.emit(piece, out)?;
         }
         Ok(())
     }
 
-    /// Takes a piece apart whose examples did not stand side by side.
+    /// Puts a piece in order whose examples did not stand side by side.
     fn scatter(
         &mut self,
         slots: Vec<usize>,
@@ -360,15 +376,43 @@ where
         verdict: Verdict<H::Inference>,
         model: &Arc<str>,
     ) {
-        let each: Vec<Verdict<H::Inference>> = match verdict {
-            Verdict::All(all) => all.into_iter().map(|one| Verdict::All(vec![one])).collect(),
-            Verdict::Each(each) => each.into_iter().map(|one| Verdict::Each(vec![one])).collect(),
-            Verdict::Failed(_) => Vec::new(),
-        };
-        for ((slot, example), verdict) in slots.into_iter().zip(examples).zip(each) {
-            let (slots, model) = (Slots::From(slot), model.clone());
-            self.early.insert(slot, Piece { slots, examples: vec![example], verdict, model });
+        let Some(last) = slots.iter().max() else { return };
+        let needed = (last + 1).saturating_sub(self.scattered_from);
+        if self.scattered.len() < needed {
+            self.scattered.resize_with(needed, || None);
         }
+        let mut put = |slot: usize, example, verdict| {
+            let place = slot.checked_sub(self.scattered_from);
+            if let Some(place) = place.and_then(|place| self.scattered.get_mut(place)) {
+                *place = Some((example, verdict, model.clone()));
+            }
+        };
+        let pairs = slots.into_iter().zip(examples);
+        match verdict {
+            Verdict::All(all) => pairs.zip(all).for_each(|((slot, e), one)| put(slot, e, Ok(one))),
+            Verdict::Each(each) => pairs.zip(each).for_each(|((slot, e), one)| put(slot, e, one)),
+            Verdict::Failed(_) => {}
+        }
+    }
+
+    /// The longest run from the first awaited slot on that came back scattered.
+    fn next_scattered(&mut self) -> Option<Piece<H::Example, H::Inference>> {
+        let (_, _, model) = self.scattered.front()?.as_ref()?;
+        let model = model.clone();
+        let is_next = |next: &Option<Scattered<_, _>>| matches!(next, Some((_, _, id)) if *id == model);
+        let n = self.scattered.iter().take_while(|next| is_next(next)).count();
+        let (mut examples, mut each) = (Vec::with_capacity(n), Vec::with_capacity(n));
+        for (example, verdict, _) in self.scattered.drain(..n).flatten() {
+            examples.push(example);
+            each.push(verdict);
+        }
+        let slots = Slots::From(self.scattered_from);
+        self.scattered_from += n;
+        let verdict = match each.iter().all(Result::is_ok) {
+            true => Verdict::All(each.into_iter().flatten().collect()),
+            false => Verdict::Each(each),
+        };
+        Some(Piece { slots, examples, verdict, model })
     }
 
     fn emit(&mut self, piece: Piece<H::Example, H::Inference>, out: &mut Output<A::Out>) -> Result<()> {
@@ -529,6 +573,8 @@ where
         self.lane = Some(self.step.batcher.open());
         self.awaited.clear();
         self.early.clear();
+        self.scattered.clear();
+        self.scattered_from = 0;
         self.next_slot = 0;
         Ok(())
     }
@@ -552,6 +598,9 @@ where
 
     fn finish_bundle(&mut self, cx: &BundleContext<'_>, out: &mut Output<A::Out>) -> Result<()> {
         self.with_batcher(|lane, run| lane.finish(&|| cx.is_cancelled(), run))?;
+        if let (Some(_), Some(lane), Some(meters)) = (&self.step.length, &self.lane, &self.meters) {
+            meters.was_padded(lane.take_lengths());
+        }
         self.collect(out)?;
         self.lane = None;
         if !self.awaited.is_empty() {

@@ -1,5 +1,6 @@
 //! How large the next batch should be: Beam's estimate from the times of the batches before.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::batching::Batching;
@@ -14,6 +15,27 @@ const ENOUGH: usize = 10;
 const OUTLIER: f64 = 5.0;
 /// How often the line is drawn anew without the outliers.
 const REFITS: usize = 3;
+/// Times kept of each class of sizes (1, 2 to 3, 4 to 7, …) to compare their elements per second.
+const RECENT: usize = 8;
+/// So many times must be known of the largest sizes before they are judged.
+const JUDGED: usize = 3;
+/// Larger sizes are kept as long as an element costs no more than this many times what it costs at the best ones.
+const TOLERANCE: f64 = 1.1;
+/// After so many batches at a smaller size the larger ones get another chance: the machine may be free by now.
+const FORGIVEN: usize = 64;
+
+/// Why the size is what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    AsSet,
+    Unmeasured,
+    Growing,
+    Overhead,
+    Duration,
+    WholeDuration,
+    Maximum,
+    Fastest,
+}
 
 /// Learns `time = a + b·size` and says what size comes next.
 #[derive(Debug)]
@@ -28,6 +50,11 @@ pub(crate) struct Estimator {
     /// The last fit, and how many times were told since.
     fitted: (f64, f64),
     unfitted: usize,
+    speeds: Speeds,
+    /// The sizes to which the largest times fell back, while they do.
+    fastest: Option<usize>,
+    /// The last choice, before it was spread.
+    chosen: (usize, Why),
 }
 
 impl Estimator {
@@ -40,7 +67,40 @@ impl Estimator {
             random: 0x9E37_79B9_7F4A_7C15,
             fitted: (0.0, 0.0),
             unfitted: 0,
+            speeds: Speeds::default(),
+            fastest: None,
+            chosen: (batching.min_batch_size.max(1), Why::Unmeasured),
         }
+    }
+
+    /// The size and the reason for it; nothing while nothing was measured.
+    pub(crate) fn told(&self) -> Option<(usize, String)> {
+        if self.measured.is_empty() {
+            return None;
+        }
+        let (size, why) = self.chosen;
+        let batching = &self.batching;
+        let why = match why {
+            Why::AsSet => "as set".to_owned(),
+            Why::Unmeasured | Why::Growing => "still growing".to_owned(),
+            Why::Maximum => "the maximum".to_owned(),
+            Why::Overhead => {
+                let share = batching.target_batch_overhead.unwrap_or_default() * 100.0;
+                format!("above it the fixed cost is less than {share}% of the time")
+            }
+            Why::Duration => {
+                format!("its elements take {:?}", batching.target_batch_duration.unwrap_or_default())
+            }
+            Why::WholeDuration => {
+                let whole = batching.target_batch_duration_including_fixed_cost;
+                format!("it takes {:?}", whole.unwrap_or_default())
+            }
+            Why::Fastest => {
+                let sizes: Vec<String> = self.speeds.sizes().map(|size| size.to_string()).collect();
+                format!("best of {} by elements per second", sizes.join(", "))
+            }
+        };
+        Some((size, why))
     }
 
     /// The next time told is not believed, and its size is tried again.
@@ -56,6 +116,8 @@ impl Estimator {
         }
         self.measured.push((size as f64, took.as_secs_f64()));
         self.unfitted += 1;
+        self.speeds.record(size, took.as_secs_f64());
+        self.fastest = self.speeds.fastest();
         if self.measured.len() >= MAX_MEASUREMENTS {
             // Two at once, so that whether their number is odd (which `next` uses) does not change.
             let (old, older) =
@@ -69,6 +131,7 @@ impl Estimator {
     pub(crate) fn next(&mut self) -> usize {
         let (min, max) = (self.batching.min_batch_size.max(1), self.batching.max_batch_size);
         if min >= max {
+            self.chosen = (max, Why::AsSet);
             return max;
         }
         if let Some(size) = self.replay.take() {
@@ -77,7 +140,11 @@ impl Estimator {
         let last = match self.measured.as_slice() {
             [] => return min,
             // Two different sizes are needed for a line.
-            [_] => return (min * MAX_GROWTH as usize).min(max).max(min + 1).min(max),
+            [_] => {
+                let second = (min * MAX_GROWTH as usize).min(max).max(min + 1).min(max);
+                self.chosen = (second, Why::Growing);
+                return second;
+            }
             [.., (last, _)] => *last,
         };
         // With many times known, one more changes little: the fit is not worth its cost for every batch.
@@ -85,31 +152,51 @@ impl Estimator {
             self.fitted = self.line();
             self.unfitted = 0;
         }
+        let (mut target, mut why) = self.bounded(max);
+        if let Some(fastest) = self.fastest
+            && (fastest as f64) < target
+        {
+            (target, why) = (fastest as f64, Why::Fastest);
+        }
+        let cap = (last * MAX_GROWTH).min(max as f64);
+        // The cast saturates: a target below nothing is nothing.
+        self.chosen = match target > cap {
+            true => (cap as usize, if cap < max as f64 { Why::Growing } else { Why::Maximum }),
+            false => ((target as usize).max(min), why),
+        };
+        // Alternates between 0 and 1, so that the size does not stick to the minimum.
+        let jitter = self.measured.len() % 2;
+        if self.measured.len() > ENOUGH && why != Why::Fastest {
+            let unit = self.random_below(1 << 20) as f64 / f64::from(1 << 20);
+            target += (target * self.batching.variance * 2.0 * (unit - 0.5)).trunc();
+        }
+        (target.min(cap) as usize).max(min + jitter).min(max)
+    }
+
+    /// The largest size that the settings allow by the line of the times, and the setting that bounds it.
+    fn bounded(&self, max: usize) -> (f64, Why) {
         let (a, b) = self.fitted;
         let b = b.max(1e-20);
-        let mut target = max as f64;
+        let mut bounds = (max as f64, Why::Maximum);
+        let mut bound = |target: f64, why| {
+            if target < bounds.0 {
+                bounds = (target, why);
+            }
+        };
         if let Some(whole) = self.batching.target_batch_duration_including_fixed_cost {
-            target = target.min((whole.as_secs_f64() - a.max(0.0)) / b);
+            bound((whole.as_secs_f64() - a.max(0.0)) / b, Why::WholeDuration);
         }
         if let Some(elements) = self.batching.target_batch_duration {
-            target = target.min(elements.as_secs_f64() / b);
+            bound(elements.as_secs_f64() / b, Why::Duration);
         }
         if let Some(overhead) = self.batching.target_batch_overhead
             && a > 0.0
         {
             // Noise can make the fixed cost come out as nothing or less: then it bounds nothing. (Beam takes it as
             // tiny and falls back to single elements.)
-            target = target.min((a / b) * (1.0 / overhead - 1.0));
+            bound((a / b) * (1.0 / overhead - 1.0), Why::Overhead);
         }
-        // Alternates between 0 and 1, so that the size does not stick to the minimum.
-        let jitter = self.measured.len() % 2;
-        if self.measured.len() > ENOUGH {
-            let unit = self.random_below(1 << 20) as f64 / f64::from(1 << 20);
-            target += (target * self.batching.variance * 2.0 * (unit - 0.5)).trunc();
-        }
-        let cap = (last * MAX_GROWTH).min(max as f64);
-        // The cast saturates: a target below nothing is nothing.
-        (target.min(cap) as usize).max(min + jitter).min(max)
+        bounds
     }
 
     /// `a` and `b` of the line through the measurements, fewest squares, without the largest fifth when there are many
@@ -143,6 +230,71 @@ impl Estimator {
         self.random ^= self.random << 17;
         (self.random % n as u64) as usize
     }
+}
+
+/// What an element cost lately, by classes of batch sizes. A straight line can't know that a model gets slower again above
+/// some size (its caches are full, its memory is swapped); this can.
+#[derive(Debug, Default)]
+struct Speeds {
+    /// By the binary logarithm of the size: (size, seconds for each element), oldest first.
+    classes: Vec<VecDeque<(usize, f64)>>,
+    /// Batches since the largest sizes were found to be slower.
+    capped: usize,
+}
+
+impl Speeds {
+    fn record(&mut self, size: usize, seconds: f64) {
+        let class = size.max(1).ilog2() as usize;
+        if self.classes.len() <= class {
+            self.classes.resize_with(class + 1, || VecDeque::with_capacity(RECENT));
+        }
+        let recent = &mut self.classes[class];
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back((size, seconds / size.max(1) as f64));
+    }
+
+    /// The largest size of each class that was tried.
+    fn sizes(&self) -> impl Iterator<Item = usize> {
+        self.classes.iter().filter_map(|recent| recent.iter().map(|(size, _)| *size).max())
+    }
+
+    /// The size to fall back to, when the largest sizes are slower than smaller ones. If less is known of those, going
+    /// back is how more gets known.
+    fn fastest(&mut self) -> Option<usize> {
+        let top = self.classes.iter().rposition(|recent| !recent.is_empty())?;
+        let largest = |class: &VecDeque<(usize, f64)>| class.iter().map(|(size, _)| *size).max();
+        let limit = self.classes.iter().filter_map(median).min_by(f64::total_cmp)? * TOLERANCE;
+        if self.classes[top].len() < JUDGED {
+            // Slower so far: no larger one is tried before it is known.
+            let is_slower = median(&self.classes[top]).is_some_and(|cost| cost > limit);
+            return if is_slower { largest(&self.classes[top]) } else { None };
+        }
+        let chosen =
+            self.classes.iter().rposition(|recent| median(recent).is_some_and(|cost| cost <= limit))?;
+        if chosen == top {
+            self.capped = 0;
+            return None;
+        }
+        self.capped += 1;
+        if self.capped > FORGIVEN {
+            self.capped = 0;
+            self.classes.truncate(chosen + 1);
+        }
+        largest(&self.classes[chosen])
+    }
+}
+
+/// The middle one of what elements cost.
+fn median(recent: &VecDeque<(usize, f64)>) -> Option<f64> {
+    let mut costs = [0.0; RECENT];
+    let costs = &mut costs[..recent.len()];
+    for (cost, (_, seconds)) in costs.iter_mut().zip(recent) {
+        *cost = *seconds;
+    }
+    costs.sort_by(f64::total_cmp);
+    costs.get(costs.len() / 2).copied()
 }
 
 /// The line of the least weighted squares. Points of one size alone give the mean as the cost of an element.
@@ -274,5 +426,54 @@ mod tests {
         let mean = late.iter().sum::<usize>() / late.len();
         assert!((130..=320).contains(&mean), "mean {mean}, {late:?}");
         assert!(late.iter().all(|size| (95..=570).contains(size)), "{late:?}");
+    }
+
+    #[test]
+    fn sizes_above_which_the_model_gets_slower_are_left_again() {
+        // An element costs 1 ms, and three times that above 100 elements: no line says so, but the times do.
+        let took = |n: usize| 0.01 + 0.001 * n as f64 * if n > 100 { 3.0 } else { 1.0 };
+        let batching =
+            Batching { target_batch_overhead: None, target_batch_duration: None, ..Batching::at_most(1024) };
+        let mut estimator = Estimator::new(&batching);
+        let mut seen = Vec::new();
+        for _ in 0..60 {
+            let size = estimator.next();
+            estimator.record(size, Duration::from_secs_f64(took(size)));
+            seen.push(size);
+        }
+        assert_eq!(seen[..10], [1, 2, 4, 8, 16, 32, 64, 128, 128, 128]);
+        assert!(seen[10..].iter().all(|size| *size == 64), "{seen:?}");
+        let (size, why) = estimator.told().unwrap();
+        assert_eq!(size, 64);
+        assert_eq!(why, "best of 1, 2, 4, 8, 16, 32, 64, 128 by elements per second");
+        // The machine got better: after a while the larger sizes are tried again, and kept.
+        for _ in 0..150 {
+            let size = estimator.next();
+            estimator.record(size, Duration::from_secs_f64(0.01 + 0.001 * size as f64));
+            seen.push(size);
+        }
+        assert!(seen[110..].iter().all(|size| *size > 700), "{:?}", &seen[110..]);
+    }
+
+    #[test]
+    fn the_choice_is_told_with_its_reason() {
+        let told = |n: usize, batching: Batching| {
+            let mut estimator = Estimator::new(&batching);
+            for _ in 0..n {
+                let size = estimator.next();
+                estimator.record(size, Duration::from_secs_f64(slow(size)));
+            }
+            estimator.next();
+            estimator.told().map(|(size, why)| format!("size {size}: {why}"))
+        };
+        let of = |n, batching| told(n, batching).unwrap_or_default();
+        assert_eq!(told(0, Batching::default()), None);
+        assert_eq!(of(2, Batching::default()), "size 4: still growing");
+        assert_eq!(of(6, Batching::default()), "size 14: its elements take 10s");
+        let no_duration = Batching { target_batch_duration: None, ..Batching::default() };
+        let overhead = "size 27: above it the fixed cost is less than 5% of the time";
+        assert_eq!(of(8, no_duration), overhead);
+        assert_eq!(of(8, Batching::at_most(6)), "size 6: the maximum");
+        assert_eq!(of(8, Batching::fixed(64)), "size 64: as set");
     }
 }

@@ -58,6 +58,34 @@ pub struct ModelInfo {
     pub sha256: Option<String>,
     /// The bytes that it takes in memory.
     pub bytes: Option<u64>,
+    /// Where it computes: `cuda:0`, an execution provider; none is the CPU. How large batches may be is remembered by
+    /// model and device.
+    pub device: Option<String>,
+}
+
+/// How frameworks and allocators say it, in lower case.
+const OUT_OF_MEMORY: [&str; 7] = [
+    "out of memory",
+    "outofmemory",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "resource_exhausted",
+];
+
+fn says_out_of_memory(error: &Error) -> bool {
+    let says = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        OUT_OF_MEMORY.iter().any(|words| text.contains(words))
+    };
+    match error.kind() {
+        ErrorKind::OutOfMemory => true,
+        ErrorKind::Inference | ErrorKind::UserCode | ErrorKind::Panic => {
+            says(error.message()) || error.causes().iter().any(|cause| says(cause))
+        }
+        _ => false,
+    }
 }
 
 /// Loads a model and runs it on batches. Handlers are values made by builders; nothing of them is serialised.
@@ -141,6 +169,13 @@ pub trait ModelHandler: Send + Sync + 'static {
     fn model_info(&self, model: &Self::Model) -> ModelInfo {
         let _ = model;
         ModelInfo { model_id: self.name().into(), ..ModelInfo::default() }
+    }
+
+    /// Whether `error` of [`run_inference`](ModelHandler::run_inference) says that the batch was too large for the memory:
+    /// it is halved and tried again, and later batches stay below. Default: an error of kind
+    /// [`OutOfMemory`](ErrorKind::OutOfMemory), and one that says so in the words of the usual frameworks.
+    fn lacks_memory(&self, error: &Error) -> bool {
+        says_out_of_memory(error)
     }
 
     /// Refuses arguments that the handler can't use, when the pipeline is built.

@@ -2,6 +2,7 @@
 
 mod batcher;
 pub mod batching;
+mod brain;
 mod call;
 pub mod carrying;
 pub mod chain;
@@ -11,6 +12,7 @@ pub mod dead_letter;
 pub mod dofn;
 mod estimator;
 pub mod handler;
+mod memory;
 mod model;
 pub mod prediction;
 pub mod report;

@@ -15,6 +15,7 @@ use tiebeam_core::error::{Error, ErrorKind, Result};
 
 use crate::clock::Clock;
 use crate::handler::{ModelHandler, ModelInfo};
+use crate::memory::{self, ModelMemory};
 use crate::report;
 
 /// What a load took, told once to the metrics of whoever used the model first.
@@ -32,6 +33,8 @@ pub(crate) struct SharedModel<M> {
     cost: LoadCost,
     told: AtomicBool,
     key: Key,
+    /// How large its batches may be.
+    pub(crate) memory: Arc<ModelMemory>,
     /// The line of this model in the process's report.
     pub(crate) report: report::Line,
 }
@@ -173,7 +176,9 @@ fn load_now<H: ModelHandler>(handler: &H, key: &Key, clock: &dyn Clock) -> Resul
     let told = info.bytes.map(|bytes| bytes.saturating_mul(wanted as u64)).filter(|bytes| *bytes > 0);
     // A model that is smaller than what can be measured still takes its own place.
     let bytes = told.unwrap_or_else(|| grown.max((size_of::<H::Model>() * wanted) as u64).max(1));
-    let report = report::loaded(&handler.name(), &key.1, &info, bytes, wanted);
+    let name = handler.name();
+    let memory = memory::of(&name, &info, &key.1);
+    let report = report::loaded((&name, &key.1), &info, (bytes, wanted), &memory);
     Ok(SharedModel {
         copies,
         turn: AtomicUsize::new(0),
@@ -181,6 +186,7 @@ fn load_now<H: ModelHandler>(handler: &H, key: &Key, clock: &dyn Clock) -> Resul
         cost: LoadCost { took, bytes },
         told: AtomicBool::new(false),
         key: key.clone(),
+        memory,
         report,
     })
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use crate::handler::ModelInfo;
+use crate::memory::ModelMemory;
 
 /// One model of this process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,6 +30,12 @@ pub struct ModelReport {
     pub failed_swaps: u64,
     /// The size that batches are held to because larger ones failed for lack of memory; none as long as none did.
     pub batch_ceiling: Option<u64>,
+    /// The batch size that was chosen and why, such as `size 64: best of 16, 32, 64, 128 by elements per second`; by length
+    /// classes where lengths count. None while nothing was measured.
+    pub batching: Option<String>,
+    /// Of the lengths that the model was given, how many thousandths were padding (each batch's examples filled up to its
+    /// longest one); none where lengths don't count.
+    pub padding_permille: Option<u32>,
 }
 
 /// Finds a model's line again: steps of one identity share a line, as they share the model.
@@ -41,9 +48,18 @@ pub(crate) struct Line {
 
 /// Counts uses; a line remembers the number of its latest.
 static USES: AtomicU64 = AtomicU64::new(0);
-static LINES: LazyLock<Mutex<BTreeMap<Line, (ModelReport, u64)>>> = LazyLock::new(Mutex::default);
+static LINES: LazyLock<Mutex<BTreeMap<Line, Entry>>> = LazyLock::new(Mutex::default);
 
-fn lines() -> MutexGuard<'static, BTreeMap<Line, (ModelReport, u64)>> {
+/// A model's line, and what is asked of it when it is told.
+#[derive(Default)]
+struct Entry {
+    report: ModelReport,
+    /// The number of its latest use.
+    used: u64,
+    memory: Arc<ModelMemory>,
+}
+
+fn lines() -> MutexGuard<'static, BTreeMap<Line, Entry>> {
     LINES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -67,35 +83,43 @@ pub fn models() -> Vec<ModelReport> {
 
 /// The models that were loaded or used since `mark`.
 pub fn models_since(mark: Mark) -> Vec<ModelReport> {
-    lines().values().filter(|(_, used)| *used > mark.0).map(|(report, _)| report.clone()).collect()
+    let told = |entry: &Entry| {
+        let (memory, lengths) = (&entry.memory, entry.memory.lengths());
+        let permille = |padded| u128::from(lengths.padding) * 1000 / u128::from(padded);
+        ModelReport {
+            batch_ceiling: memory.ceiling(),
+            batching: memory.told(),
+            padding_permille: (lengths.padded > 0).then(|| permille(lengths.padded) as u32),
+            ..entry.report.clone()
+        }
+    };
+    lines().values().filter(|entry| entry.used > mark.0).map(told).collect()
 }
 
-/// Notes a load, and gives the model's line.
-pub(crate) fn loaded(handler: &str, identity: &str, info: &ModelInfo, bytes: u64, copies: usize) -> Line {
+/// Notes a load by a handler for an identity, with its bytes and copies, and gives the model's line.
+pub(crate) fn loaded(
+    (handler, identity): (&str, &str),
+    info: &ModelInfo,
+    (bytes, copies): (u64, usize),
+    memory: &Arc<ModelMemory>,
+) -> Line {
     let (handler, id) = (handler.to_owned(), info.model_id.to_string());
     let line = Line { handler: handler.clone(), identity: identity.to_owned(), id: id.clone() };
     let mut lines = lines();
-    let (entry, used) = lines.entry(line.clone()).or_default();
-    let loads = entry.loads + copies as u64;
-    *used = next_use();
-    *entry = ModelReport {
-        id,
-        handler,
-        uri: info.uri.clone(),
-        sha256: info.sha256.clone(),
-        bytes,
-        copies,
-        loads,
-        swaps: entry.swaps,
-        failed_swaps: entry.failed_swaps,
-        batch_ceiling: entry.batch_ceiling,
-    };
+    let entry = lines.entry(line.clone()).or_default();
+    entry.used = next_use();
+    entry.memory = memory.clone();
+    let report = &mut entry.report;
+    report.loads += copies as u64;
+    (report.id, report.handler) = (id, handler);
+    (report.uri, report.sha256) = (info.uri.clone(), info.sha256.clone());
+    (report.bytes, report.copies) = (bytes, copies);
     line
 }
 
 /// Notes that a step of a run has the model in hand.
 pub(crate) fn used(line: &Line) {
-    if let Some((_, used)) = lines().get_mut(line) {
-        *used = next_use();
+    if let Some(entry) = lines().get_mut(line) {
+        entry.used = next_use();
     }
 }

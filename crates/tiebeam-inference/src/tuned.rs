@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tiebeam_core::error::Result;
+use tiebeam_core::error::{Error, Result};
 
 use crate::batching::{Batching, LengthFn};
 use crate::handler::{InferenceArgs, ModelHandler, ModelInfo};
@@ -101,6 +101,10 @@ impl<H: ModelHandler> ModelHandler for Tuned<H> {
 
     fn model_info(&self, model: &Self::Model) -> ModelInfo {
         self.handler.model_info(model)
+    }
+
+    fn lacks_memory(&self, error: &Error) -> bool {
+        self.handler.lacks_memory(error)
     }
 
     fn validate_inference_args(&self, args: &InferenceArgs) -> Result<()> {

@@ -3,8 +3,8 @@
 #![allow(clippy::panic)] // a test fails by panicking, in the functions that tests share too
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tiebeam_core::metrics::MetricValue;
@@ -373,7 +373,7 @@ impl ModelHandler for Counted {
 
     fn model_info(&self, model: &Vec<u8>) -> ModelInfo {
         let uri = Some("/models/counted.pth".to_owned());
-        ModelInfo { model_id: "counted".into(), uri, sha256: None, bytes: Some(model.len() as u64) }
+        ModelInfo { model_id: "counted".into(), uri, bytes: Some(model.len() as u64), ..ModelInfo::default() }
     }
 
     fn model_identity(&self) -> Option<String> {
@@ -445,4 +445,267 @@ fn what_is_carried_comes_out_with_the_answer() {
         let told = results.map(|result| (result.example.0, result.inference));
         assert_that(&told).contains_in_any_order([("a".to_owned(), 2i64), ("b".to_owned(), 4)]);
     });
+}
+
+fn locked(calls: &Mutex<Vec<usize>>) -> MutexGuard<'_, Vec<usize>> {
+    calls.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A row of numbers, doubled. Every row of a batch must be as long as the first. Notes the sizes that it is called with.
+struct SameShape {
+    calls: Arc<Mutex<Vec<usize>>>,
+    /// The length of a row, where the model is asked about it before.
+    known: Option<usize>,
+}
+
+impl ModelHandler for SameShape {
+    type Example = Tensor;
+    type Inference = Tensor;
+    type Model = ();
+
+    fn load_model(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn run_inference(&self, batch: &[Tensor], (): &(), _: &InferenceArgs) -> Result<Vec<Tensor>> {
+        locked(&self.calls).push(batch.len());
+        let double = |row: &Tensor| match row.as_slice::<f32>() {
+            Some(numbers) if numbers.len() == 3 => {
+                Ok(Tensor::vector(numbers.iter().map(|x| x * 2.0).collect()))
+            }
+            _ => Err(Error::new(
+                ErrorKind::Inference,
+                "TB0342",
+                format!("can't stack {:?} on [3]", row.shape()),
+            )),
+        };
+        batch.iter().map(double).collect()
+    }
+
+    fn check_example(&self, row: &Tensor, (): &()) -> Result<()> {
+        match self.known {
+            Some(length) if row.shape() != [length] => {
+                let message = format!("input x wants the shape [{length}], got {:?}", row.shape());
+                Err(Error::new(ErrorKind::InvalidData, "TB0340", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn batching(&self) -> Batching {
+        Batching::fixed(64)
+    }
+}
+
+const ROWS: usize = 10_000;
+
+/// 10,000 rows of three numbers, but every hundredth has two, four or none.
+fn rows(p: &Pipeline) -> PCollection<Tensor> {
+    p.apply(Create::of(0..ROWS as i64)).map(|i| {
+        let length = if i % 100 == 7 { [2, 4, 0][(i / 100) as usize % 3] } else { 3 };
+        Tensor::vector(vec![i as f32; length])
+    })
+}
+
+fn without_the_wrong_rows(calls: &Arc<Mutex<Vec<usize>>>, known: Option<usize>) -> [JobReport; 3] {
+    TestPipeline::run_all_modes(|p| {
+        let handler = SameShape { calls: calls.clone(), known };
+        let inferred = rows(p).apply(RunInference::new(handler).with_exception_handling());
+        let first = |row: &Tensor| row.as_slice::<f32>().map_or(-1, |numbers| numbers[0] as i64);
+        let pairs = inferred.results.map(move |result| (first(&result.example), first(&result.inference)));
+        let right = (0..ROWS as i64).filter(|i| i % 100 != 7).map(|i| (i, i * 2));
+        assert_that(&pairs).contains_in_any_order(right);
+        let wanted = if known.is_some() { "input x wants the shape [3], got " } else { "can't stack " };
+        let told = inferred.failed.map(move |failed| {
+            let shape = format!("{:?}", failed.element.shape());
+            let message = &failed.letter.failure.message;
+            (failed.element.shape()[0] as i64, message.starts_with(wanted) && message.contains(&shape))
+        });
+        let lengths = (0..100).map(|i| ([2, 4, 0][i % 3], true));
+        assert_that(&told).contains_in_any_order(lengths);
+    })
+}
+
+#[test]
+fn a_hundred_wrong_shapes_among_ten_thousand_never_reach_a_batch() {
+    let calls = Arc::default();
+    for report in without_the_wrong_rows(&calls, Some(3)) {
+        assert_eq!((report.counter(NAME, "num_inferences"), report.dead_letters()), (9900, 100));
+        assert_eq!(report.counter(NAME, "failed_batches_counter"), 0);
+    }
+}
+
+#[test]
+fn a_hundred_wrong_shapes_among_ten_thousand_are_found_in_their_batches() {
+    let calls = Arc::default();
+    for report in without_the_wrong_rows(&calls, None) {
+        assert_eq!((report.counter(NAME, "num_inferences"), report.dead_letters()), (9900, 100));
+    }
+    // On one thread the batches are known, and with them what the search may cost.
+    locked(&calls).clear();
+    let p = Pipeline::new();
+    let handler = SameShape { calls: calls.clone(), known: None };
+    let inferred = rows(&p).apply(RunInference::new(handler).with_exception_handling());
+    assert_that(&inferred.results).has_count(9900);
+    let runner = EmbeddedRunner::new(RunnerOptions::default().with_threads(1));
+    let report = runner.run(&p.build().unwrap()).unwrap();
+    assert_eq!((report.counter(NAME, "num_inferences"), report.dead_letters()), (9900, 100));
+    let calls = locked(&calls).len();
+    let (batches, each) = (ROWS.div_ceil(64), 2 * 6 + 1);
+    assert!(calls <= batches + 100 * each, "{calls} calls");
+    let failed = report.counter(NAME, "failed_batches_counter");
+    assert!((1..=100).contains(&failed), "{failed} of the batches had a wrong row");
+}
+
+/// What a run's report says of the models whose id is `id`.
+fn reported(since: report::Mark, id: &str) -> Vec<report::ModelReport> {
+    report::models_since(since).into_iter().filter(|model| model.id == id).collect()
+}
+
+/// Fails above seven elements, and says so in its own words.
+fn at_most_seven(
+    name: &str,
+    words: &'static str,
+    calls: &Arc<AtomicUsize>,
+) -> impl ModelHandler<Example = i64, Inference = i64> {
+    let calls = calls.clone();
+    from_fn(name, move |batch: &[i64]| {
+        calls.fetch_add(1, Ordering::SeqCst);
+        if batch.len() > 7 { Err(words) } else { Ok(batch.iter().map(|x| x + 1).collect::<Vec<_>>()) }
+    })
+}
+
+#[test]
+fn a_model_that_fails_above_seven_elements_does_all_and_its_ceiling_is_reported() {
+    for (name, words) in [("no memory", "CUDA error: out of memory"), ("no reason", "no, thank you")] {
+        for batching in [Batching::default(), Batching::fixed(64), Batching::at_most(1000)] {
+            let (before, calls) = (report::mark(), Arc::default());
+            let build = |p: &Pipeline, rescued: bool| {
+                let handler = at_most_seven(name, words, &calls).with_batching(batching.clone());
+                let input = p.apply(Create::of(0..2000i64));
+                let run = RunInference::new(handler);
+                let results = match rescued {
+                    true => input.apply(run.with_exception_handling()).results,
+                    false => input.apply(run),
+                };
+                assert_that(&results.map(|r| r.inference)).contains_in_any_order(1..2001i64);
+            };
+            for rescued in [false, true] {
+                for report in TestPipeline::run_all_modes(|p| build(p, rescued)) {
+                    assert_eq!(report.dead_letters(), 0);
+                    assert_eq!(report.counter(NAME, "num_inferences"), 2000);
+                }
+            }
+            let models = reported(before, name);
+            // One a mode; the launcher of the third one loads the model too, but asks it nothing.
+            let ceilings: Vec<_> = models.iter().filter_map(|model| model.batch_ceiling).collect();
+            assert_eq!(ceilings, [7; 6], "{name}, {batching:?}");
+        }
+    }
+}
+
+#[test]
+fn a_ceiling_that_is_known_costs_no_more_calls() {
+    let calls = Arc::default();
+    let p = Pipeline::new();
+    let handler = at_most_seven("known ceiling", "bad_alloc", &calls).with_batching(Batching::fixed(64));
+    p.apply(Create::of(0..7000i64)).apply(RunInference::new(handler));
+    let graph = p.build().unwrap();
+    let runner = EmbeddedRunner::new(RunnerOptions::default().with_threads(1));
+    let before = report::mark();
+    let run = || {
+        calls.store(0, Ordering::SeqCst);
+        let report = runner.run(&graph).unwrap();
+        (calls.load(Ordering::SeqCst), report.counter(NAME, "failed_batches_counter"))
+    };
+    // 64, 32, 16 and 8 fail, 4 and 6 work; from then on there is nothing but sevens, but for the bundles' ends.
+    let (first, failed) = run();
+    assert!(first >= 1000 && failed == 1, "{first} calls, {failed} failed batches");
+    let (second, failed) = run();
+    assert!(second < first, "{second} calls after {first}");
+    assert_eq!(failed, 0, "the process remembers");
+    assert_eq!(reported(before, "known ceiling")[0].batch_ceiling, Some(7));
+}
+
+#[test]
+fn one_element_that_is_too_large_for_the_memory_is_the_only_dead_letter() {
+    let before = report::mark();
+    for report in TestPipeline::run_all_modes(|p| {
+        let handler = from_fn("too large", |batch: &[i64]| match batch.iter().sum::<i64>() > 1000 {
+            true => Err("failed to allocate memory for the batch"),
+            false => Ok(batch.to_vec()),
+        });
+        let input = p.apply(Create::of((0..500i64).map(|i| if i == 250 { 5000 } else { 1 })));
+        let inferred = input.apply(RunInference::new(handler).with_exception_handling());
+        assert_that(&inferred.results).has_count(499);
+        assert_that(&inferred.failed.map(|failed| failed.element)).contains_in_any_order([5000]);
+    }) {
+        assert_eq!(report.dead_letters(), 1);
+    }
+    let ceilings = reported(before, "too large");
+    assert!(ceilings.iter().any(|model| model.batch_ceiling >= Some(1)), "{ceilings:?}");
+}
+
+/// Texts whose model is asked about batches; the answer is the length of the longest one in the batch.
+fn longest_of_batch(name: &str) -> impl ModelHandler<Example = String, Inference = i64> {
+    from_fn(name, |batch: &[String]| {
+        let longest = batch.iter().map(String::len).max().unwrap_or(0);
+        Ok::<_, String>(vec![longest as i64; batch.len()])
+    })
+    .with_batching(Batching::fixed(16))
+    .with_length_fn(String::len)
+}
+
+/// Texts of 1 to 600 letters, in no order, alone and with something carried along: each comes out once, at its own place in its
+/// own class, and hardly anything is padding.
+#[test]
+fn texts_of_many_lengths_are_batched_by_length() {
+    let length = |i: i64| 1 + i * 7919 % 600;
+    let class =
+        |length: i64| [16, 32, 64, 128, 256, 512, i64::MAX].into_iter().find(|upper| length <= *upper);
+    let before = report::mark();
+    let reports = TestPipeline::run_all_modes(|p| {
+        let texts = p.apply(Create::of(0..3000i64)).map(move |i| (i, "x".repeat(length(i) as usize)));
+        let alone =
+            texts.map(|(_, text)| text).step("Alone").apply(RunInference::new(longest_of_batch("longest")));
+        assert_that(&alone).satisfies(move |results| {
+            let wrong = |r: &&PredictionResult<String, i64>| {
+                let own = r.example.len() as i64;
+                r.inference < own || class(r.inference) != class(own)
+            };
+            match results.iter().find(wrong) {
+                Some(wrong) => Err(format!("{} among {}", wrong.example.len(), wrong.inference)),
+                None if results.len() == 3000 => Ok(()),
+                None => Err(format!("{} results", results.len())),
+            }
+        });
+        let handler = longest_of_batch("carried longest").carrying::<i64>();
+        let pairs = texts.step("Carried").apply(RunInference::new(handler));
+        let lengths = pairs.map(|r| (r.example.0, r.example.1.len() as i64));
+        assert_that(&lengths).contains_in_any_order((0..3000i64).map(move |i| (i, length(i))));
+    });
+    for report in &reports {
+        let counted = |name: &str| report.counter(NAME, name);
+        assert_eq!(counted("num_inferences"), 6000);
+        assert!(counted("padding_length") > 0 && counted("padded_length") > counted("padding_length"));
+    }
+    let models = reported(before, "longest");
+    let model = models.iter().find(|model| model.batching.is_some()).unwrap_or_else(|| panic!("{models:?}"));
+    let told = model.batching.clone().unwrap_or_default();
+    assert!(told.starts_with("lengths to 16: size 16: as set; lengths to 32: size 16: as set; "), "{told}");
+    assert!(told.ends_with("longer ones: size 16: as set"), "{told}");
+    assert!(model.padding_permille.is_some_and(|share| share < 400), "{model:?}");
+}
+
+/// One thread, all in one bundle or few: what a window of sorted batches leaves of padding.
+#[test]
+fn a_window_of_batches_in_order_of_length_leaves_little_padding() {
+    let before = report::mark();
+    let p = Pipeline::new();
+    let texts = p.apply(Create::of(0..20_000i64)).map(|i| "x".repeat((1 + i * 7919 % 500) as usize));
+    texts.apply(RunInference::new(longest_of_batch("little padding")));
+    let runner = EmbeddedRunner::new(RunnerOptions::default().with_threads(1));
+    runner.run(&p.build().unwrap()).unwrap();
+    let share = reported(before, "little padding")[0].padding_permille;
+    assert!(share.is_some_and(|share| share < 60), "{share:?} thousandths of padding");
 }

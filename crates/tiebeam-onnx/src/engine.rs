@@ -87,6 +87,14 @@ pub struct EngineOptions {
 pub(crate) const CPU: &str = "CPUExecutionProvider";
 
 impl EngineOptions {
+    /// What computes on that engine, for reports: an execution provider, in the order of preference the first.
+    pub(crate) fn device(&self, engine: Engine) -> String {
+        match (engine, self.providers.first()) {
+            (Engine::Ort, Some(provider)) => provider.clone(),
+            _ => CPU.to_owned(),
+        }
+    }
+
     /// These options with that engine.
     pub fn with_engine(mut self, engine: Engine) -> Self {
         self.engine = engine;

@@ -107,16 +107,19 @@ impl OnnxModel {
             uri: Some(file.name().to_owned()),
             sha256: Some(file.sha256().to_owned()),
             bytes: Some(file.num_bytes()),
+            device: Some(options.engine.device(engine)),
         };
         let output_names = outputs.iter().map(|port| port.name.clone()).collect();
         Ok(OnnxModel { name, details, engine, inputs, padding, outputs, output_names, session })
     }
 
-    /// The same model with another identity in reports: where an ONNX graph was made from another file.
+    /// The same model with another identity in reports: where an ONNX graph was made from another file. It stays on its
+    /// device unless they name one.
     #[must_use]
     pub fn with_details(mut self, details: ModelInfo) -> Self {
         self.name = details.model_id.clone();
-        self.details = details;
+        let device = details.device.clone().or_else(|| self.details.device.take());
+        self.details = ModelInfo { device, ..details };
         self
     }
 

@@ -301,11 +301,19 @@ impl FnApi for InProcess {
             return Err(Error::new(ErrorKind::Unsupported, "TB0561", "only reading of state is served"));
         };
         let values = self.values(request.state_key)?;
-        let whole = Bytes::from(values.chunks.concat());
+        let total: usize = values.chunks.iter().map(Bytes::len).sum();
         let at = if get.continuation_token.is_empty() { 0 } else { token(&get.continuation_token)? };
-        let end = whole.len().min(at.saturating_add(PAGE));
-        let continuation_token = if end < whole.len() { Bytes::from(end.to_string()) } else { Bytes::new() };
-        let get = StateGetResponse { continuation_token, data: whole.slice(at.min(end)..end) };
+        let end = total.min(at.saturating_add(PAGE));
+        let continuation_token = if end < total { Bytes::from(end.to_string()) } else { Bytes::new() };
+        // A page of its own: it is kept, and would keep all the others with it.
+        let mut page = Vec::with_capacity(end.saturating_sub(at));
+        let mut start = 0;
+        for chunk in values.chunks.iter() {
+            let (from, to) = (at.max(start) - start, end.clamp(start, start + chunk.len()) - start);
+            page.extend_from_slice(chunk.get(from..to).unwrap_or_default());
+            start += chunk.len();
+        }
+        let get = StateGetResponse { continuation_token, data: page.into() };
         let response = Some(state_response::Response::Get(get));
         Ok(StateResponse { id: request.id, error: String::new(), response })
     }

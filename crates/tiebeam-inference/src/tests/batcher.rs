@@ -13,7 +13,7 @@ use crate::clock::SystemClock;
 type Sizes = Arc<Mutex<Vec<usize>>>;
 
 fn chunk(first: usize, values: Vec<i64>) -> Chunk<i64> {
-    Chunk { slots: Slots::From(first), values, weights: Vec::new(), class: 0 }
+    Chunk { slots: Slots::From(first), values, weights: Vec::new(), lengths: Vec::new(), class: 0 }
 }
 
 /// Doubles, and notes the size.
@@ -84,6 +84,7 @@ fn length_classes_do_not_mix() {
         slots: Slots::Each(slots.to_vec()),
         values: slots.iter().map(|slot| *slot as i64).collect(),
         weights: Vec::new(),
+        lengths: Vec::new(),
         class,
     };
     let sizes = Sizes::default();
@@ -264,6 +265,13 @@ fn under_stress_nothing_is_lost_repeated_or_misaligned() {
         Batching::fixed(64),
         Batching { max_batch_weight: Some(100), ..Batching::at_most(50) },
         Batching { max_batch_duration: Some(Duration::from_millis(1)), ..Batching::fixed(200) },
+        Batching { bucket_boundaries: Some(Arc::from([5, 9])), ..Batching::at_most(20) },
+        Batching {
+            bucket_boundaries: Some(Arc::from([5, 9])),
+            max_batch_weight: Some(100),
+            max_batch_duration: Some(Duration::from_millis(1)),
+            ..Batching::at_most(20)
+        },
     ];
     for (case, batching) in settings.into_iter().enumerate() {
         let (predicted, pushed) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -320,7 +328,11 @@ fn one_bundle(
                     Some(_) => values.iter().map(|value| (value % 120).unsigned_abs()).collect(),
                     None => Vec::new(),
                 };
-                Chunk { slots: Slots::Each(slots), values, weights, class }
+                let lengths = match batching.bucket_boundaries {
+                    Some(_) => values.iter().map(|value| (value % 31).unsigned_abs() as usize).collect(),
+                    None => Vec::new(),
+                };
+                Chunk { slots: Slots::Each(slots), values, weights, lengths, class }
             })
             .collect();
         pushed.fetch_add(n, Ordering::SeqCst);
@@ -328,4 +340,42 @@ fn one_bundle(
     }
     lane.finish(&|| false, &mut run).unwrap();
     assert_eq!(done(&lane), wanted);
+}
+
+#[test]
+fn examples_of_about_one_length_share_a_batch_and_little_is_padded() {
+    let lengths: Vec<usize> = (0..64).map(|i| 1 + i * 37 % 64).collect();
+    let with_lengths = |range: std::ops::Range<usize>| Chunk {
+        lengths: lengths[range.clone()].to_vec(),
+        ..chunk(range.start, range.map(|i| i as i64).collect())
+    };
+    let batches = Mutex::new(Vec::new());
+    let mut run = |batch: &[i64]| {
+        let mut own: Vec<usize> = batch.iter().map(|i| lengths[*i as usize]).collect();
+        own.sort_unstable();
+        batches.lock().unwrap().push((own[0], own[own.len() - 1]));
+        (Verdict::All(batch.iter().map(|x| x * 2).collect()), "m".into())
+    };
+    let batcher = Batcher::new(&Batching::fixed(8), 1, Arc::new(FakeClock::default()));
+    let lane = batcher.open();
+    lane.push([with_lengths(0..40)], &mut run);
+    assert_eq!(*batches.lock().unwrap(), [], "a window of eight batches is gathered");
+    lane.push([with_lengths(40..64)], &mut run);
+    let expected: Vec<_> = (0..8).map(|i| (i * 8 + 1, i * 8 + 8)).collect();
+    assert_eq!(*batches.lock().unwrap(), expected);
+    // Batches to 8, 16, …, 64: 8 · 288, of which 64 · 65 / 2 were asked for.
+    let padded = lane.take_lengths();
+    assert_eq!((padded.padded, padded.padding), (2304, 2304 - 2080));
+    assert_eq!(done(&lane), (0..64).map(|i| (i, i as i64, i as i64 * 2)).collect::<Vec<_>>());
+}
+
+#[test]
+fn weight_counts_with_a_duration_too() {
+    let batching = Batching {
+        max_batch_weight: Some(6),
+        max_batch_duration: Some(Duration::from_secs(60)),
+        ..Batching::at_most(100)
+    };
+    let light = Chunk { weights: vec![1; 20], ..chunk(0, (0..20).collect()) };
+    assert_eq!(sizes_of(&Batching { min_batch_size: 100, ..batching }, [light]), [6, 6, 6, 2]);
 }

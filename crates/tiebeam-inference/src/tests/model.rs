@@ -129,6 +129,7 @@ fn the_report_tells_one_runs_models() {
         uri: Some("/m.pth".into()),
         sha256: Some("ab".into()),
         bytes: Some(7),
+        device: None,
     };
     let model = shared_model(&handler, &unique_identity(), &FakeClock::default()).unwrap();
     let mine = |reports: Vec<report::ModelReport>| {
@@ -145,6 +146,8 @@ fn the_report_tells_one_runs_models() {
         swaps: 0,
         failed_swaps: 0,
         batch_ceiling: None,
+        batching: None,
+        padding_permille: None,
     };
     let expected = [expected];
     assert_eq!(mine(report::models_since(before)), expected);

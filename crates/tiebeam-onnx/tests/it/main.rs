@@ -7,5 +7,6 @@ mod handler;
 mod hostile;
 mod inspecting;
 mod loading;
+mod pipelines;
 mod real;
 mod support;

@@ -97,6 +97,8 @@ impl RunModels {
                     "swaps": model.swaps,
                     "failed_swaps": model.failed_swaps,
                     "batch_ceiling": model.batch_ceiling,
+                    "batching": model.batching,
+                    "padding_share": model.padding_permille.map(|permille| f64::from(permille) / 1000.0),
                 })
             })
             .collect()
