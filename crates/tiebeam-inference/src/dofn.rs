@@ -19,6 +19,7 @@ use crate::handler::{InferenceArgs, ModelHandler};
 use crate::model::{SharedModel, shared_model};
 use crate::prediction::PredictionResult;
 use crate::report;
+use crate::scatter::Scatter;
 
 /// From this many elements on, results go on as a batch of their own.
 const FORWARD: usize = 64;
@@ -94,10 +95,12 @@ impl<H: ModelHandler, B: Before<H::Example>, A> Step<H, B, A> {
             return vec![Chunk { slots, values: examples, weights, lengths, class: 0 }];
         };
         let mut chunks: BTreeMap<usize, Grouped<H::Example>> = BTreeMap::new();
+        let some = examples.len() / 4 + 1;
+        let group = || (Vec::with_capacity(some), Vec::with_capacity(some), Vec::with_capacity(some));
         for (slot, example) in (first..).zip(examples) {
             let length = length(&example);
             let class = boundaries.partition_point(|boundary| *boundary < length);
-            let (slots, lengths, values) = chunks.entry(class).or_default();
+            let (slots, lengths, values) = chunks.entry(class).or_insert_with(group);
             slots.push(slot);
             lengths.push(length);
             values.push(example);
@@ -112,9 +115,6 @@ impl<H: ModelHandler, B: Before<H::Example>, A> Step<H, B, A> {
 
 /// Slots, lengths and examples of one length class.
 type Grouped<E> = (Vec<usize>, Vec<usize>, Vec<E>);
-
-/// An example that came back by itself, what became of it, and the model that was asked.
-type Scattered<E, P> = (E, Result<P, Refusal>, Arc<str>);
 
 /// Elements whose results are awaited, with all that did not travel to the model.
 struct Awaited<I> {
@@ -145,9 +145,8 @@ pub struct RunInferenceDoFn<H: ModelHandler, B: Before<H::Example>, A> {
     next_slot: usize,
     /// Pieces that came back before the ones in front of them, by their first slot.
     early: BTreeMap<usize, Piece<H::Example, H::Inference>>,
-    /// Where examples do not come back side by side: what came back, from slot `scattered_from` on.
-    scattered: VecDeque<Option<Scattered<H::Example, H::Inference>>>,
-    scattered_from: usize,
+    /// Examples that do not come back side by side.
+    scattered: Scatter<H::Example, H::Inference>,
     /// This instance's copy of the model's id, so that threads do not share one count of references.
     model_id: Arc<str>,
 }
@@ -164,8 +163,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A> RunInferenceDoFn<H, B, A> {
             awaited: VecDeque::new(),
             next_slot: 0,
             early: BTreeMap::new(),
-            scattered: VecDeque::new(),
-            scattered_from: 0,
+            scattered: Scatter::default(),
             model_id: "".into(),
         }
     }
@@ -357,62 +355,17 @@ where
                 (Slots::From(first), verdict) => {
                     self.early.insert(first, Piece { slots: Slots::From(first), verdict, ..piece });
                 }
-                (Slots::Each(slots), verdict) => self.scatter(slots, piece.examples, verdict, &piece.model),
+                (Slots::Each(slots), verdict) => {
+                    self.scattered.put(slots, piece.examples, verdict, &piece.model)
+                }
             }
         }
         while let Some(awaited) = self.awaited.front() {
-            let piece = self.early.remove(&awaited.first).or_else(|| self.next_scattered());
+            let piece = self.early.remove(&awaited.first).or_else(|| self.scattered.next());
             let Some(piece) = piece else { break };
             self.emit(piece, out)?;
         }
         Ok(())
-    }
-
-    /// Puts a piece in order whose examples did not stand side by side.
-    fn scatter(
-        &mut self,
-        slots: Vec<usize>,
-        examples: Vec<H::Example>,
-        verdict: Verdict<H::Inference>,
-        model: &Arc<str>,
-    ) {
-        let Some(last) = slots.iter().max() else { return };
-        let needed = (last + 1).saturating_sub(self.scattered_from);
-        if self.scattered.len() < needed {
-            self.scattered.resize_with(needed, || None);
-        }
-        let mut put = |slot: usize, example, verdict| {
-            let place = slot.checked_sub(self.scattered_from);
-            if let Some(place) = place.and_then(|place| self.scattered.get_mut(place)) {
-                *place = Some((example, verdict, model.clone()));
-            }
-        };
-        let pairs = slots.into_iter().zip(examples);
-        match verdict {
-            Verdict::All(all) => pairs.zip(all).for_each(|((slot, e), one)| put(slot, e, Ok(one))),
-            Verdict::Each(each) => pairs.zip(each).for_each(|((slot, e), one)| put(slot, e, one)),
-            Verdict::Failed(_) => {}
-        }
-    }
-
-    /// The longest run from the first awaited slot on that came back scattered.
-    fn next_scattered(&mut self) -> Option<Piece<H::Example, H::Inference>> {
-        let (_, _, model) = self.scattered.front()?.as_ref()?;
-        let model = model.clone();
-        let is_next = |next: &Option<Scattered<_, _>>| matches!(next, Some((_, _, id)) if *id == model);
-        let n = self.scattered.iter().take_while(|next| is_next(next)).count();
-        let (mut examples, mut each) = (Vec::with_capacity(n), Vec::with_capacity(n));
-        for (example, verdict, _) in self.scattered.drain(..n).flatten() {
-            examples.push(example);
-            each.push(verdict);
-        }
-        let slots = Slots::From(self.scattered_from);
-        self.scattered_from += n;
-        let verdict = match each.iter().all(Result::is_ok) {
-            true => Verdict::All(each.into_iter().flatten().collect()),
-            false => Verdict::Each(each),
-        };
-        Some(Piece { slots, examples, verdict, model })
     }
 
     fn emit(&mut self, piece: Piece<H::Example, H::Inference>, out: &mut Output<A::Out>) -> Result<()> {
@@ -574,7 +527,6 @@ where
         self.awaited.clear();
         self.early.clear();
         self.scattered.clear();
-        self.scattered_from = 0;
         self.next_slot = 0;
         Ok(())
     }

@@ -16,6 +16,7 @@ mod memory;
 mod model;
 pub mod prediction;
 pub mod report;
+mod scatter;
 pub mod staged;
 pub mod tensor;
 #[cfg(test)]
