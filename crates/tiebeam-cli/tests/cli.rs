@@ -393,8 +393,8 @@ tests:
         dir.path(),
         &["test", "p.yaml"],
         expect![[r#"
-            ok times ten (p.yaml:11)
-            FAILED wrong (p.yaml:14): CheckOutput[MapToFields]/Compare: the rows are not those wanted; missing: {n: 5}; not wanted: {n: 40}
+            ok times ten (p.yaml:13)
+            FAILED wrong (p.yaml:16): CheckOutput[MapToFields]/Compare: the rows are not those wanted; missing: {n: 5}; not wanted: {n: 40}
             1 passed, 1 failed
             exit 1
         "#]],
@@ -403,7 +403,7 @@ tests:
         dir.path(),
         &["test", "p.yaml", "--only", "times"],
         expect![[r#"
-            ok times ten (p.yaml:11)
+            ok times ten (p.yaml:13)
             1 passed, 0 failed
             exit 0
         "#]],
