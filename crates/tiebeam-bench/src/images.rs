@@ -38,7 +38,8 @@ pub fn build(p: &Pipeline, workload: &Workload, elements: usize) -> Result<()> {
         .map(|result| {
             let scores = result.inference.as_slice::<f32>().unwrap_or_default();
             let best = (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap_or_default();
-            let file = Path::new(&result.example.0).file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let file =
+                Path::new(&result.example.0).file_name().unwrap_or_default().to_string_lossy().into_owned();
             let score = scores.get(best).copied().unwrap_or_default();
             json!({"file": file, "class": best, "score": (f64::from(score) * 1e3).round() / 1e3}).to_string()
         })

@@ -52,12 +52,19 @@ impl Workload {
             self.elements().ok_or_else(|| invalid(format!("`{}` is no size", self.size)).with_help(help))
         };
         match self.name.as_str() {
-            "W1" => numbers::build(p, &self.file(&format!("nums_{}.csv", self.size)), &self.file("linear5.onnx"), &self.out),
+            "W1" => numbers::build(
+                p,
+                &self.file(&format!("nums_{}.csv", self.size)),
+                &self.file("linear5.onnx"),
+                &self.out,
+            ),
             "W2" => texts::build(p, self, elements()?)?,
             "W3" => images::build(p, self, elements()?)?,
             "W4a" => words::count_numbers(p, elements()?, &self.out),
             "W4b" => words::count_words(p, &self.file(&format!("words_{}.txt", self.size)), &self.out),
-            other => return Err(invalid(format!("there is no workload `{other}`, only W1, W2, W3, W4a and W4b"))),
+            other => {
+                return Err(invalid(format!("there is no workload `{other}`, only W1, W2, W3, W4a and W4b")));
+            }
         }
         Ok(())
     }
@@ -74,7 +81,9 @@ fn run(arguments: &[String]) -> Result<()> {
     for pair in flags.chunks(2) {
         match pair {
             [flag, value] if flag == "--cores" => cores = value.parse().map_err(|_| usage())?,
-            [flag, value] if flag == "--out" => out = Some(Path::new(value).join("out").display().to_string()),
+            [flag, value] if flag == "--out" => {
+                out = Some(Path::new(value).join("out").display().to_string())
+            }
             _ => return Err(usage()),
         }
     }

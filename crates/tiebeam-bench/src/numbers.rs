@@ -38,7 +38,8 @@ impl DoFn for Parse {
     fn process(&mut self, line: String, _: &ElementContext<'_>, out: &mut Output<Tensor>) -> Result<()> {
         for cell in line.split(',') {
             let number = cell.trim().parse::<f32>().map_err(|error| {
-                Error::new(ErrorKind::InvalidData, "TB0950", format!("`{cell}` is no number")).with_source(error)
+                Error::new(ErrorKind::InvalidData, "TB0950", format!("`{cell}` is no number"))
+                    .with_source(error)
             })?;
             out.emit(Tensor::scalar(number));
         }

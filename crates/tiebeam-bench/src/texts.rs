@@ -34,7 +34,8 @@ pub fn build(p: &Pipeline, workload: &Workload, elements: usize) -> Result<()> {
         .step("Show")
         .map(|result| {
             let numbers = result.inference.as_slice::<f32>().unwrap_or_default();
-            let head: Vec<f64> = numbers.iter().take(8).map(|x| (f64::from(*x) * 1e5).round() / 1e5).collect();
+            let head: Vec<f64> =
+                numbers.iter().take(8).map(|x| (f64::from(*x) * 1e5).round() / 1e5).collect();
             json!({"text": result.example.0, "embedding": head}).to_string()
         })
         .step("Write")
@@ -62,7 +63,11 @@ impl DoFn for Tokenize {
 
     fn setup(&mut self, _: &SetupContext) -> Result<()> {
         let wrong = |error: tokenizers::Error| {
-            Error::new(ErrorKind::Model, "TB0950", format!("the tokenizer {} cannot be used: {error}", self.path))
+            Error::new(
+                ErrorKind::Model,
+                "TB0950",
+                format!("the tokenizer {} cannot be used: {error}", self.path),
+            )
         };
         let mut tokenizer = Tokenizer::from_file(&self.path).map_err(wrong)?;
         let truncation = TruncationParams { max_length: MOST, ..TruncationParams::default() };
@@ -79,7 +84,11 @@ impl DoFn for Tokenize {
     ) -> Result<()> {
         let Some(tokenizer) = &self.tokenizer else { return Err(Error::internal("no tokenizer")) };
         let encoding = tokenizer.encode_fast(text.as_str(), true).map_err(|error| {
-            Error::new(ErrorKind::InvalidData, "TB0950", format!("the text cannot be cut into tokens: {error}"))
+            Error::new(
+                ErrorKind::InvalidData,
+                "TB0950",
+                format!("the text cannot be cut into tokens: {error}"),
+            )
         })?;
         let ids: Vec<i64> = encoding.get_ids().iter().map(|id| i64::from(*id)).collect();
         let mask = vec![1i64; ids.len()];
