@@ -283,7 +283,8 @@ mod tests {
         let cases = read().unwrap();
         assert!(!cases.is_empty());
         for case in &cases {
-            let mut known = places(&[("out", "/o/"), ("files", "/f"), ("cache", "/c"), ("root", "/r")]);
+            let mut known =
+                places(&[("out", "/o/"), ("files", "/f"), ("cache", "/c"), ("root", "/r"), ("java", "/j")]);
             known.extend(case.services.iter().map(|service| (service.name.clone(), "h:2".to_owned())));
             if case.worker.is_some() {
                 known.insert("worker".to_owned(), "/w".to_owned());
