@@ -103,8 +103,8 @@ impl Bench {
     }
 
     /// A new cluster with a pool of our workers, and the pool's address.
-    fn cluster(&self) -> Outcome<(Engine, Pool)> {
-        let engine = Engine::start(Kind::FlinkCluster, &Settings::default())?;
+    fn cluster(&self, settings: Settings) -> Outcome<(Engine, Pool)> {
+        let engine = Engine::start(Kind::FlinkCluster, &settings)?;
         Ok((engine, Pool::start(&self.program, &self.files, &self.logs)?))
     }
 
@@ -151,7 +151,7 @@ impl Bench {
 
     /// Times both sides, each after a small job of its own, so that neither pays for what starts but once.
     fn million(&self, layout: &Layout) -> Outcome<String> {
-        let (engine, pool) = self.cluster()?;
+        let (engine, pool) = self.cluster(Settings::default())?;
         let small = self.files.join("small.txt");
         fs::write(&small, "1\n2\n3\n").map_err(cannot("write", &small))?;
         self.ours(&engine, &pool, &small, "warm-ours")?.end(&mut || None)?;
@@ -195,7 +195,9 @@ impl Bench {
 
     /// Kills a worker as soon as one has begun to write its part: the job is then well under way.
     fn kill(&self) -> Outcome<String> {
-        let (engine, pool) = self.cluster()?;
+        // Each task of the dead worker fails for itself, and counts as an attempt.
+        let attempts = ("restart-strategy.fixed-delay.attempts".to_owned(), "10".to_owned());
+        let (engine, pool) = self.cluster(Settings { flink: [attempts].into(), ..Settings::default() })?;
         let (job, out) = (self.ours(&engine, &pool, &self.input, "killed")?, self.out("killed")?);
         let mut killed: Option<(u32, Instant)> = None;
         let mut since = BTreeSet::new();
