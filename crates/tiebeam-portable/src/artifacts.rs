@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use tempfile::NamedTempFile;
 use sha2::{Digest, Sha256};
 use tiebeam_core::{Error, ErrorKind, Result};
 use tiebeam_model::job::artifact_request_wrapper::Request;
@@ -239,19 +240,20 @@ fn fetch(
             let known = folder.join(if wanted.is_empty() { safe(&name) } else { wanted.clone() });
             let is_there = !wanted.is_empty() && known.is_file();
             if !is_there {
-                let draft = folder.join(format!("{}.{}.{asker}.part", safe(&name), std::process::id()));
-                let mut out = File::create(&draft).map_err(|error| unwritable(&draft, error))?;
+                // A name of its own, gone if this fails: a pool's workers share a process, and two TaskManagers of
+                // Flink give theirs the same id.
+                let mut draft = NamedTempFile::with_prefix_in(format!("{}.", safe(&name)), &folder)
+                    .map_err(|error| unwritable(&folder, error))?;
                 let mut hash = Sha256::new();
                 let request = GetArtifactRequest { artifact: Some(file.clone()) };
                 let mut pieces =
                     client.get_artifact(request).await.map_err(refused("fetching a file"))?.into_inner();
                 while let Some(piece) = pieces.message().await.map_err(refused("fetching a file"))? {
                     hash.update(&piece.data);
-                    out.write_all(&piece.data).map_err(|error| unwritable(&draft, error))?;
+                    draft.write_all(&piece.data).map_err(|error| unwritable(draft.path(), error))?;
                 }
                 is_wanted(&name, hash, &wanted)?;
-                drop(out);
-                std::fs::rename(&draft, &known).map_err(|error| unwritable(&known, error))?;
+                draft.persist(&known).map_err(|failed| unwritable(&known, failed.error))?;
             }
             fetched.push((file, known));
         }
