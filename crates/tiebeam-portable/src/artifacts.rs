@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use tempfile::NamedTempFile;
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 use tiebeam_core::{Error, ErrorKind, Result};
 use tiebeam_model::job::artifact_request_wrapper::Request;
 use tiebeam_model::job::artifact_response_wrapper::Response;
