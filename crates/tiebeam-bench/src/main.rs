@@ -18,6 +18,10 @@ mod numbers;
 mod texts;
 mod words;
 
+/// As the `tiebeam` binary has it: a pipeline allocates an element here and frees it there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What is asked for.
 struct Workload {
     name: String,

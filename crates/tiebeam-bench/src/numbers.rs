@@ -1,8 +1,6 @@
 //! W1: numbers through a linear model.
 
-use std::fmt::Write;
-
-use tiebeam::inference::{RunInference, Tensor};
+use tiebeam::inference::{PredictionResult, RunInference, Tensor};
 use tiebeam::io::text;
 use tiebeam::onnx::OnnxModelHandler;
 use tiebeam::prelude::*;
@@ -15,16 +13,11 @@ pub fn build(p: &Pipeline, input: &str, model: &str, out: &str) {
         .apply(ParDo::new(Parse))
         .step("Model")
         .apply(RunInference::new(OnnxModelHandler::new(model)))
-        .step("Show")
-        .map(|result| {
-            let mut line = String::with_capacity(24);
-            let number = |tensor: &Tensor| tensor.to_scalar::<f32>().unwrap_or(f32::NAN);
-            // Writing to a string does not fail.
-            let _ = write!(line, "{:?},{:?}", number(&result.example), number(&result.inference));
-            line
-        })
         .step("Write")
-        .apply(text::write(out));
+        .apply(text::write_with(out, |result: &PredictionResult<Tensor, Tensor>, line| {
+            let number = |tensor: &Tensor| tensor.to_scalar::<f32>().unwrap_or(f32::NAN);
+            line.number(number(&result.example)).text(",").number(number(&result.inference));
+        }));
 }
 
 /// The numbers of a line.

@@ -127,7 +127,9 @@ impl<T> BatchBuilder<T> {
 
     /// The batch so far; the builder starts anew.
     pub fn take(&mut self) -> Batch<T> {
-        let values = std::mem::take(&mut self.values);
+        // The next batch will be as long: one allocation for it, not one each time it doubles.
+        let next = Vec::with_capacity(self.values.len());
+        let values = std::mem::replace(&mut self.values, next);
         let meta = if self.each.is_empty() {
             Meta::Uniform(self.uniform.clone())
         } else {

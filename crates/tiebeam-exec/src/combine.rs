@@ -1,13 +1,15 @@
 //! The pieces of a combine that an engine may ask for one by one: precombine, merge, extract, and all at once.
 
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-use tiebeam_core::coder::Coder;
+use bytes::Bytes;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use tiebeam_core::coder::{Coder, Reader};
 use tiebeam_core::{
-    Batch, BundleContext, CombineFn, DoFn, Element, ElementContext, Iterable, Nesting, Output, Pane, Result,
-    Timestamp, TimestampCombiner, Window, WindowInfo, Windows,
+    Batch, BundleContext, CombineFn, DoFn, Element, ElementContext, Iterable, Meta, Nesting, Output, Pane,
+    Result, Timestamp, TimestampCombiner, Window, WindowInfo, Windows,
 };
 
 use crate::window_table::WindowTable;
@@ -20,15 +22,15 @@ pub struct Precombine<K, C: CombineFn> {
     combine: Arc<C>,
     key: Coder<K>,
     timestamps: TimestampCombiner,
-    windows: WindowTable<Table<K, C::Accumulator>>,
+    windows: WindowTable<HashTable<Entry<C::Accumulator>>>,
+    hasher: DefaultHashBuilder,
     scratch: Vec<u8>,
     keys: usize,
 }
 
-type Table<K, A> = HashMap<Box<[u8]>, Entry<K, A>>;
-
-struct Entry<K, A> {
-    key: K,
+struct Entry<A> {
+    /// All that is kept of a key is its encoding.
+    key: EncodedKey,
     accumulator: A,
     earliest: Timestamp,
     latest: Timestamp,
@@ -37,56 +39,128 @@ struct Entry<K, A> {
 impl<K: Element, C: CombineFn> Precombine<K, C> {
     /// By that function; `key` tells which keys are equal.
     pub fn new(combine: Arc<C>, key: Coder<K>, timestamps: TimestampCombiner) -> Self {
-        Precombine { combine, key, timestamps, windows: WindowTable::default(), scratch: Vec::new(), keys: 0 }
+        Precombine {
+            combine,
+            key,
+            timestamps,
+            windows: WindowTable::default(),
+            hasher: DefaultHashBuilder::default(),
+            scratch: Vec::new(),
+            keys: 0,
+        }
     }
 
-    fn add(&mut self, key: K, input: C::Input, info: &WindowInfo) -> Result<()> {
-        self.scratch.clear();
-        self.key.encode(&key, &mut self.scratch, Nesting::Outer)?;
-        let (last, others) = match info.windows.as_slice().split_last() {
-            Some(split) => split,
-            None => return Ok(()),
-        };
-        for window in others {
-            self.add_to(window, key.clone(), input.clone(), info.timestamp);
+    /// Adds inputs that share one time and its windows.
+    fn add_all(&mut self, pairs: impl Iterator<Item = (K, C::Input)>, info: &WindowInfo) -> Result<()> {
+        let Some((last, others)) = info.windows.as_slice().split_last() else { return Ok(()) };
+        for (key, input) in pairs {
+            self.scratch.clear();
+            self.key.encode(&key, &mut self.scratch, Nesting::Outer)?;
+            let key = EncodedKey::of(&self.scratch);
+            for window in others {
+                self.add(window, &key, input.clone(), info.timestamp);
+            }
+            self.add(last, &key, input, info.timestamp);
         }
-        self.add_to(last, key, input, info.timestamp);
         Ok(())
     }
 
-    #[inline]
-    fn add_to(&mut self, window: &Window, key: K, input: C::Input, at: Timestamp) {
-        let table = self.windows.get_or_insert_with(window, HashMap::new);
-        match table.get_mut(self.scratch.as_slice()) {
-            Some(entry) => {
-                self.combine.add_input(&mut entry.accumulator, input);
-                entry.earliest = entry.earliest.min(at);
-                entry.latest = entry.latest.max(at);
-            }
-            None => {
-                let mut accumulator = self.combine.create_accumulator();
-                self.combine.add_input(&mut accumulator, input);
-                table.insert(
-                    self.scratch.as_slice().into(),
-                    Entry { key, accumulator, earliest: at, latest: at },
-                );
-                self.keys += 1;
-            }
+    #[inline(always)] // so that the key's words stay where they are: moving them costs more than the look-up
+    fn add(&mut self, window: &Window, key: &EncodedKey, input: C::Input, at: Timestamp) {
+        let hash = self.hasher.hash_one(key);
+        let table = self.windows.get_or_insert_with(window, HashTable::new);
+        if let Some(entry) = table.find_mut(hash, |entry| entry.key == *key) {
+            self.combine.add_input(&mut entry.accumulator, input);
+            entry.earliest = entry.earliest.min(at);
+            entry.latest = entry.latest.max(at);
+            return;
         }
+        let mut accumulator = self.combine.create_accumulator();
+        self.combine.add_input(&mut accumulator, input);
+        let entry = Entry { key: key.clone(), accumulator, earliest: at, latest: at };
+        table.insert_unique(hash, entry, |entry| self.hasher.hash_one(&entry.key));
+        self.keys += 1;
     }
 
-    fn pass_on(&mut self, out: &mut Output<(K, C::Accumulator)>) {
+    fn pass_on(&mut self, out: &mut Output<(K, C::Accumulator)>) -> Result<()> {
         for (window, table) in self.windows.take() {
-            for (_, entry) in table {
+            for entry in table {
                 let info = WindowInfo {
                     timestamp: self.timestamps.combine(&window, entry.earliest, entry.latest),
                     windows: Windows::One(window.clone()),
                     pane: Pane::NO_FIRING,
                 };
-                out.emit_with((entry.key, entry.accumulator), &info);
+                let mut key_bytes = Reader::new(entry.key.bytes());
+                let key = self.key.decode(&mut key_bytes, Nesting::Outer)?;
+                out.emit_with((key, entry.accumulator), &info);
             }
         }
         self.keys = 0;
+        Ok(())
+    }
+}
+
+/// A key's encoding. A short one lies in the table itself, where a look at it costs no second trip to memory, and as words,
+/// since these are compared and hashed without counting bytes.
+#[derive(Clone, PartialEq, Eq)]
+enum EncodedKey {
+    /// The bytes with zeros behind them; the last byte is their number.
+    Short([u64; 3]),
+    Long(Box<[u8]>),
+}
+
+/// The most bytes of a short key.
+const SHORT: usize = 23;
+
+impl EncodedKey {
+    #[inline(always)] // as `add`
+    fn of(bytes: &[u8]) -> Self {
+        if bytes.len() > SHORT {
+            return EncodedKey::Long(bytes.into());
+        }
+        let (whole, rest) = bytes.as_chunks::<8>();
+        let mut words = [0; 3];
+        for (word, chunk) in words.iter_mut().zip(whole) {
+            *word = u64::from_le_bytes(*chunk);
+        }
+        words[whole.len()] |= last_word(rest);
+        words[2] |= (bytes.len() as u64) << 56;
+        EncodedKey::Short(words)
+    }
+
+    /// The encoding itself.
+    fn bytes(&self) -> Bytes {
+        match self {
+            EncodedKey::Short(words) => {
+                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                Bytes::from(bytes).slice(..(words[2] >> 56) as usize)
+            }
+            EncodedKey::Long(bytes) => Bytes::copy_from_slice(bytes),
+        }
+    }
+}
+
+/// Fewer than eight bytes as a word, read with as few loads as can be: they may overlap.
+#[inline]
+fn last_word(bytes: &[u8]) -> u64 {
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        let last = u64::from(u32::from_le_bytes(*last));
+        u64::from(u32::from_le_bytes(*first)) | last << (8 * (bytes.len() - 4))
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<2>(), bytes.last_chunk::<2>()) {
+        let last = u64::from(u16::from_le_bytes(*last));
+        u64::from(u16::from_le_bytes(*first)) | last << (8 * (bytes.len() - 2))
+    } else {
+        bytes.first().map_or(0, |byte| u64::from(*byte))
+    }
+}
+
+impl Hash for EncodedKey {
+    #[inline]
+    fn hash<S: Hasher>(&self, state: &mut S) {
+        match self {
+            EncodedKey::Short(words) => words.iter().for_each(|word| state.write_u64(*word)),
+            EncodedKey::Long(bytes) => state.write(bytes),
+        }
     }
 }
 
@@ -106,7 +180,7 @@ impl<K: Element, C: CombineFn> DoFn for Precombine<K, C> {
         cx: &ElementContext<'_>,
         _: &mut Output<Self::Out>,
     ) -> Result<()> {
-        self.add(key, input, cx.info())
+        self.add_all(std::iter::once((key, input)), cx.info())
     }
 
     fn process_batch(
@@ -115,19 +189,22 @@ impl<K: Element, C: CombineFn> DoFn for Precombine<K, C> {
         _: &BundleContext<'_>,
         out: &mut Output<Self::Out>,
     ) -> Result<()> {
-        let Batch { values, meta } = batch;
-        for (i, (key, input)) in values.into_iter().enumerate() {
-            self.add(key, input, meta.get(i))?;
+        match &batch.meta {
+            Meta::Uniform(info) => self.add_all(batch.values.into_iter(), info)?,
+            Meta::Each(infos) => {
+                for (pair, info) in batch.values.into_iter().zip(infos) {
+                    self.add_all(std::iter::once(pair), info)?;
+                }
+            }
         }
         if self.keys > MAX_KEYS {
-            self.pass_on(out);
+            self.pass_on(out)?;
         }
         Ok(())
     }
 
     fn finish_bundle(&mut self, _: &BundleContext<'_>, out: &mut Output<Self::Out>) -> Result<()> {
-        self.pass_on(out);
-        Ok(())
+        self.pass_on(out)
     }
 }
 
@@ -200,4 +277,26 @@ fn merged<C: CombineFn>(combine: &C, parts: &Iterable<C::Accumulator>) -> C::Acc
     let mut all = parts.next().unwrap_or_else(|| combine.create_accumulator());
     parts.for_each(|part| combine.merge(&mut all, part));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_equal_where_their_bytes_are() {
+        let text: Vec<u8> = (1..=40).collect();
+        let with_zeros: Vec<u8> = text.iter().map(|byte| byte & 1).collect();
+        let mut all: Vec<&[u8]> = Vec::new();
+        for bytes in [&text, &with_zeros] {
+            all.extend((0..=bytes.len()).map(|len| &bytes[..len]));
+        }
+        all.extend([&[0][..], &[0, 0], &[0; 8], &[0; 22], &[0; 23], &[0; 24]]);
+        for one in &all {
+            assert_eq!(EncodedKey::of(one).bytes(), *one);
+            for other in &all {
+                assert_eq!(EncodedKey::of(one) == EncodedKey::of(other), one == other, "{one:?} {other:?}");
+            }
+        }
+    }
 }

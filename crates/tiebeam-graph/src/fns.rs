@@ -70,9 +70,7 @@ where
     type Out = I::Item;
 
     fn process(&mut self, element: T, _: &ElementContext<'_>, out: &mut Output<I::Item>) -> Result<()> {
-        for result in (self.f)(element) {
-            out.emit(result);
-        }
+        out.emit_all((self.f)(element));
         Ok(())
     }
 }

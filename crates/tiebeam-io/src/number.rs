@@ -9,16 +9,50 @@ pub(crate) fn write_int(value: i64, out: &mut Vec<u8>) {
 }
 
 /// Appends a double: `100.0`, `1e-05`, `1e+16`, `nan`, `inf`.
+#[inline]
 pub(crate) fn write_f64(value: f64, out: &mut Vec<u8>) {
-    let at = out.len();
-    // Writing into a Vec does not fail.
-    let _ = write!(out, "{value:?}");
-    pythonise(at, out);
+    let size = value.abs();
+    if size < WHOLE_F64 && value.trunc() == value && (size > 0.0 || value.is_sign_positive()) {
+        return write_whole(value as i64, out);
+    }
+    if (SMALLEST..1e15).contains(&size) {
+        out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
+        return;
+    }
+    write_rare(value, out);
 }
 
 /// Appends a float by its own shortest digits, not those of the double that it equals.
+#[inline]
 pub(crate) fn write_f32(value: f32, out: &mut Vec<u8>) {
+    let size = value.abs();
+    if size < WHOLE_F32 && value.trunc() == value && (size > 0.0 || value.is_sign_positive()) {
+        return write_whole(value as i64, out);
+    }
+    if (SMALLEST as f32..1e12).contains(&size) {
+        out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
+        return;
+    }
+    write_rare(value, out);
+}
+
+/// Below these, a number without a fraction has the digits of the whole number: every whole number up to here is a float.
+const WHOLE_F64: f64 = 9_007_199_254_740_992.0;
+const WHOLE_F32: f32 = 16_777_216.0;
+/// From here on, and below where exponents begin, the fast digits are written as Python writes them.
+const SMALLEST: f64 = 1e-4;
+
+#[inline]
+fn write_whole(value: i64, out: &mut Vec<u8>) {
+    write_int(value, out);
+    out.extend_from_slice(b".0");
+}
+
+/// Appends what the fast ways leave: very large and very small numbers, -0, and what is no number.
+#[cold]
+fn write_rare(value: impl std::fmt::Debug, out: &mut Vec<u8>) {
     let at = out.len();
+    // Writing into a Vec does not fail.
     let _ = write!(out, "{value:?}");
     pythonise(at, out);
 }
@@ -82,5 +116,46 @@ mod tests {
         assert_eq!(f32(0.1), "0.1");
         assert_eq!(f32(1e-5), "1e-05");
         assert_eq!(f32(16_777_216.0), "16777216.0");
+        assert_eq!(f32(-0.0), "-0.0");
+    }
+
+    #[test]
+    fn the_fast_ways_write_as_the_slow_one_does() {
+        let written = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        // Of two shortest texts that are as near, Python takes the even one and the standard library the larger one: both
+        // are as long, and read back as the same number.
+        let double = |value: f64| {
+            let (fast, slow) =
+                (written(&|out| write_f64(value, out)), written(&|out| write_rare(value, out)));
+            let same = fast == slow || (fast.len() == slow.len() && fast.parse() == Ok(value));
+            assert!(same, "{fast} {slow}");
+        };
+        let float = |value: f32| {
+            let (fast, slow) =
+                (written(&|out| write_f32(value, out)), written(&|out| write_rare(value, out)));
+            let same = fast == slow || (fast.len() == slow.len() && fast.parse() == Ok(value));
+            assert!(same, "{fast} {slow}");
+        };
+        // All exponents, and around all powers of ten and of two.
+        let mut bits = 0x9e37_79b9_7f4a_7c15u64;
+        for _ in 0..200_000 {
+            bits = bits.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            let bits = bits ^ (bits >> 29);
+            double(f64::from_bits(bits));
+            float(f32::from_bits((bits >> 32) as u32));
+        }
+        for power in -20..20 {
+            let near =
+                [10f64.powi(power), 2f64.powi(power * 3), 1.0 + f64::from(power), f64::from(power) / 10.0];
+            for near in near {
+                [near, near.next_up(), near.next_down()].map(double);
+                let near = near as f32;
+                [near, near.next_up(), near.next_down()].map(float);
+            }
+        }
     }
 }

@@ -130,27 +130,29 @@ impl EngineOptions {
     }
 }
 
-/// Opens a model in the engine that the options say, for those outputs.
+/// Opens a model in the engine that the options say, for those outputs. The file is let go as soon as the engine has its own
+/// form of it, so that large weights are not there twice.
 ///
 /// # Errors
 /// Of kind [`Model`](ErrorKind::Model) or [`Unsupported`](ErrorKind::Unsupported): what the engine lacks, and which one
 /// has it.
 pub(crate) fn open(
-    file: &ModelFile,
+    file: ModelFile,
     inputs: &[Port],
     outputs: &[Port],
     options: &EngineOptions,
 ) -> Result<(Engine, Arc<dyn Session>)> {
     match options.choose()? {
         Some(library) => {
-            let session = guarded(file.name(), "ONNX Runtime", || {
+            let name = file.name().to_owned();
+            let session = guarded(&name, "ONNX Runtime", || {
                 ort_engine::OrtSession::open(file, outputs, &library, &options.providers)
             })?;
             Ok((Engine::Ort, Arc::new(session)))
         }
         None => {
             let session =
-                guarded(file.name(), "rten", || rten_engine::RtenSession::open(file, inputs, outputs));
+                guarded(file.name(), "rten", || rten_engine::RtenSession::open(&file, inputs, outputs));
             session.map(|session| (Engine::Rten, Arc::new(session) as Arc<dyn Session>))
         }
     }

@@ -9,9 +9,12 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use tiebeam_core::error::{Error, ErrorKind, Result};
 
-use crate::proto::{EXTERNAL, GraphProto, ModelProto, NodeProto, TensorProto, data_type};
+use crate::proto::{
+    EXTERNAL, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, data_type,
+};
 
-/// A model that was read and found sound, before any engine has it.
+/// A model that was read and found sound, before any engine has it. Clones share its bytes.
+#[derive(Clone)]
 pub struct ModelFile {
     name: String,
     path: Option<PathBuf>,
@@ -22,6 +25,7 @@ pub struct ModelFile {
 }
 
 /// A file of weights next to the model.
+#[derive(Clone)]
 struct ExternalFile {
     path: PathBuf,
     length: u64,
@@ -130,6 +134,28 @@ impl ModelFile {
         if self.external.is_empty() {
             return Ok(self.bytes.clone());
         }
+        Ok(Bytes::from(self.whole()?.encode_to_vec()))
+    }
+
+    /// The model in one piece, but the weights of those names, which only say that they are elsewhere: for an engine that is
+    /// handed them apart.
+    ///
+    /// # Errors
+    /// As [`self_contained`](ModelFile::self_contained).
+    pub(crate) fn without_weights(&self, elsewhere: impl Fn(&str) -> bool) -> Result<Bytes> {
+        let mut proto = if self.external.is_empty() { self.proto.clone() } else { self.whole()? };
+        let initializers = proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
+        for tensor in initializers.filter(|tensor| elsewhere(&tensor.name)) {
+            tensor.raw_data = None;
+            tensor.data_location = EXTERNAL;
+            tensor.external_data =
+                vec![StringStringEntryProto { key: "location".to_owned(), value: "shared".to_owned() }];
+        }
+        Ok(Bytes::from(proto.encode_to_vec()))
+    }
+
+    /// The message with the weights of other files put in.
+    fn whole(&self) -> Result<ModelProto> {
         let mut files = BTreeMap::new();
         for (location, file) in &self.external {
             let bytes = std::fs::read(&file.path).map_err(|e| {
@@ -167,7 +193,7 @@ impl ModelFile {
             Some(tensor) => {
                 Err(model_error("TB0332", &self.name, format!("weight {tensor} is gone from its file")))
             }
-            None => Ok(Bytes::from(proto.encode_to_vec())),
+            None => Ok(proto),
         }
     }
 

@@ -154,7 +154,7 @@ fn rten_report(file: &ModelFile, inputs: &[Port], outputs: &[Port]) -> EngineRep
         return report(false, format!("has no {} ({})", port.type_name, port.name));
     }
     let options = EngineOptions::default().with_engine(Engine::Rten);
-    match engine::open(file, inputs, outputs, &options) {
+    match engine::open(file.clone(), inputs, outputs, &options) {
         Err(error) => report(false, reason(&error, file)),
         Ok(_) => {
             let mut wide = typed.filter(|port| matches!(port.type_name.as_str(), "float64" | "int64"));
@@ -186,7 +186,7 @@ fn ort_report(file: &ModelFile, inputs: &[Port], outputs: &[Port], options: &Eng
     let wanted = outputs.iter().filter(|port| port.dtype.is_some()).cloned().collect::<Vec<_>>();
     let options =
         EngineOptions { engine: Engine::Ort, ort_dylib: Some(found.path.clone()), providers: Vec::new() };
-    match engine::open(file, inputs, &wanted, &options) {
+    match engine::open(file.clone(), inputs, &wanted, &options) {
         Ok(_) => report(true, format!("{found:?}")),
         Err(error) => report(false, reason(&error, file)),
     }

@@ -100,15 +100,16 @@ impl OnnxModel {
             }
         }
         let padding = padding(&file, &inputs, &options.padding)?;
-        let (engine, session) = engine::open(&file, &inputs, &outputs, &options.engine)?;
         let name = Arc::<str>::from(file.name());
         let details = ModelInfo {
             model_id: name.clone(),
             uri: Some(file.name().to_owned()),
             sha256: Some(file.sha256().to_owned()),
             bytes: Some(file.num_bytes()),
-            device: Some(options.engine.device(engine)),
+            device: None,
         };
+        let (engine, session) = engine::open(file, &inputs, &outputs, &options.engine)?;
+        let details = ModelInfo { device: Some(options.engine.device(engine)), ..details };
         let output_names = outputs.iter().map(|port| port.name.clone()).collect();
         Ok(OnnxModel { name, details, engine, inputs, padding, outputs, output_names, session })
     }

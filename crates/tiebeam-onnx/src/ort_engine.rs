@@ -53,18 +53,25 @@ const SHARED_FROM: usize = 4096;
 
 impl OrtSession {
     pub(crate) fn open(
-        file: &ModelFile,
+        file: ModelFile,
         outputs: &[Port],
         library: &Found,
         providers: &[String],
     ) -> Result<Self> {
-        let source = match file.path() {
-            Some(path) if file.external_bytes() > LARGEST_MESSAGE => Source::File(path.to_owned()),
-            _ => Source::Bytes(file.self_contained()?),
-        };
-        let weights = match &source {
-            Source::Bytes(_) => shared_weights(file)?,
-            Source::File(_) => Vec::new(),
+        let (source, weights) = match file.path() {
+            Some(path) if file.external_bytes() > LARGEST_MESSAGE => {
+                (Source::File(path.to_owned()), Vec::new())
+            }
+            _ => {
+                let weights = shared_weights(&file)?;
+                let is_shared = |name: &str| weights.iter().any(|(shared, _)| shared == name);
+                let bytes = match weights.is_empty() {
+                    true => file.self_contained()?,
+                    // Else each weight would be there three times: in these bytes, in the session's copy of them, and here.
+                    false => file.without_weights(is_shared)?,
+                };
+                (Source::Bytes(bytes), weights)
+            }
         };
         let session = OrtSession {
             name: file.name().to_owned(),
@@ -80,6 +87,7 @@ impl OrtSession {
             outputs: outputs.iter().map(|port| port.name.clone()).collect(),
             free: Mutex::new(Vec::new()),
         };
+        drop(file);
         // The first one now: a model that the engine refuses is refused when it is loaded.
         let first = session.create()?;
         session.put_back(first);
@@ -113,7 +121,7 @@ impl OrtSession {
             .with_execution_providers(&self.providers)?
             .with_prepacked_weights(&self.prepacked)?;
         for (name, weight) in &self.weights {
-            builder = builder.with_initializer(name, weight.clone())?;
+            builder = builder.with_external_initializer(name, weight.clone())?;
         }
         Ok(builder)
     }
