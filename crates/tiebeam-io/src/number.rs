@@ -152,9 +152,9 @@ mod tests {
             let near =
                 [10f64.powi(power), 2f64.powi(power * 3), 1.0 + f64::from(power), f64::from(power) / 10.0];
             for near in near {
-                [near, near.next_up(), near.next_down()].map(double);
+                [near, near.next_up(), near.next_down()].into_iter().for_each(double);
                 let near = near as f32;
-                [near, near.next_up(), near.next_down()].map(float);
+                [near, near.next_up(), near.next_down()].into_iter().for_each(float);
             }
         }
     }
