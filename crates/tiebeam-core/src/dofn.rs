@@ -163,12 +163,26 @@ impl SetupContext {
 pub struct BundleContext<'a> {
     side_inputs: &'a dyn SideInputs,
     cancelled: &'a dyn Fn() -> bool,
+    number: Option<u64>,
 }
 
 impl<'a> BundleContext<'a> {
     /// For a bundle with these side inputs; `cancelled` tells long-running user code when to give up.
     pub fn new(side_inputs: &'a dyn SideInputs, cancelled: &'a dyn Fn() -> bool) -> Self {
-        BundleContext { side_inputs, cancelled }
+        BundleContext { side_inputs, cancelled, number: None }
+    }
+
+    /// The same for a bundle of that number.
+    #[must_use]
+    pub fn numbered(mut self, number: Option<u64>) -> Self {
+        self.number = number;
+        self
+    }
+
+    /// The number of the bundle among all of the run, where the runner tells it: the same for every attempt at it, and
+    /// also after a killed run was resumed.
+    pub fn number(&self) -> Option<u64> {
+        self.number
     }
 
     /// Whether the job was cancelled; long loops ask now and then.

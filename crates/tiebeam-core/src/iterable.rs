@@ -20,8 +20,19 @@ pub struct Iterable<T>(Source<T>);
 
 enum Source<T> {
     Decoded(Arc<[T]>),
-    Encoded { chunks: Arc<[Bytes]>, count: usize, coder: Coder<T> },
-    State { first: Arc<[Bytes]>, token: Bytes, state: Arc<dyn IterableState>, coder: Coder<T> },
+    Encoded {
+        chunks: Arc<[Bytes]>,
+        count: usize,
+        coder: Coder<T>,
+    },
+    State {
+        first: Arc<[Bytes]>,
+        token: Bytes,
+        state: Arc<dyn IterableState>,
+        coder: Coder<T>,
+        /// The number of values, where it is known without reading them.
+        count: Option<usize>,
+    },
 }
 
 impl<T> Clone for Iterable<T> {
@@ -31,7 +42,8 @@ impl<T> Clone for Iterable<T> {
             Source::Encoded { chunks, count, coder } => {
                 Source::Encoded { chunks: chunks.clone(), count: *count, coder: coder.clone() }
             }
-            Source::State { first, token, state, coder } => Source::State {
+            Source::State { first, token, state, coder, count } => Source::State {
+                count: *count,
                 first: first.clone(),
                 token: token.clone(),
                 state: state.clone(),
@@ -50,7 +62,16 @@ impl<T: Element> Iterable<T> {
     /// Values that lie with a runner under `token`, encoded one after another, each in nested context. They are read page
     /// by page while they are iterated, each time anew.
     pub fn paged(token: impl Into<Bytes>, state: Arc<dyn IterableState>, coder: Coder<T>) -> Self {
-        Iterable(Source::State { first: Arc::from([]), token: token.into(), state, coder })
+        Iterable(Source::State { first: Arc::from([]), token: token.into(), state, coder, count: None })
+    }
+
+    /// The same values, of which the runner knows how many there are.
+    #[must_use]
+    pub fn counted(mut self, values: usize) -> Self {
+        if let Source::State { count, .. } = &mut self.0 {
+            *count = Some(values);
+        }
+        self
     }
 
     /// All values, one after another.
@@ -64,7 +85,7 @@ impl<T: Element> Iterable<T> {
                 state: None,
                 pages: None,
             },
-            Source::State { first, token, state, coder } => {
+            Source::State { first, token, state, coder, .. } => {
                 let pages = Some(Box::new(Pages::new(token.clone(), state.clone())));
                 Iter::Encoded {
                     reader: Reader::new(Bytes::new()),
@@ -82,7 +103,7 @@ impl<T: Element> Iterable<T> {
         match &self.0 {
             Source::Decoded(values) => values.len(),
             Source::Encoded { count, .. } => *count,
-            Source::State { .. } => self.iter().count(),
+            Source::State { count, .. } => count.unwrap_or_else(|| self.iter().count()),
         }
     }
 
@@ -219,7 +240,13 @@ impl<T: Element> Codec<Iterable<T>> for IterableCodec<T> {
                     let n = input.length()?;
                     let token = input.take(n)?;
                     let coder = self.value.clone();
-                    return Ok(Iterable(Source::State { first: first.into(), token, state, coder }));
+                    return Ok(Iterable(Source::State {
+                        first: first.into(),
+                        token,
+                        state,
+                        coder,
+                        count: None,
+                    }));
                 }
                 count => {
                     let start = input.position();

@@ -182,6 +182,13 @@ pub trait EdgeType: Send + Sync {
         batch: &dyn AnyBatch,
         each: &mut dyn FnMut(&[u8], &WindowInfo) -> Result<()>,
     ) -> Result<()>;
+    /// The other way round: a batch of values that were encoded one after another, with what they carry.
+    ///
+    /// # Errors
+    /// When the bytes are not exactly as many values as `meta` speaks of and `count` says.
+    fn decode_values(&self, encoded: Bytes, count: usize, meta: Meta) -> Result<Arc<dyn AnyBatch>>;
+    /// About the bytes that a batch takes in memory, told by a few of its elements.
+    fn weigh(&self, batch: &dyn AnyBatch) -> usize;
 }
 
 /// The edge type of elements `T` with a coder.
@@ -279,7 +286,42 @@ impl<T: Element> EdgeType for TypedEdge<T> {
         }
         Ok(())
     }
+
+    fn decode_values(&self, encoded: Bytes, count: usize, meta: Meta) -> Result<Arc<dyn AnyBatch>> {
+        let mut reader = Reader::new(encoded);
+        let values = (0..count)
+            .map(|_| self.coder.decode(&mut reader, Nesting::Nested))
+            .collect::<Result<Vec<_>>>()?;
+        let fits = match &meta {
+            Meta::Uniform(_) => true,
+            Meta::Each(infos) => infos.len() == count,
+        };
+        if !reader.is_empty() || !fits {
+            return Err(Error::internal("kept values are not what was encoded"));
+        }
+        Ok(Arc::new(Batch { values, meta }))
+    }
+
+    fn weigh(&self, batch: &dyn AnyBatch) -> usize {
+        let Ok(batch) = opened::<T>(batch) else { return 0 };
+        let looked = [0, batch.len() / 2];
+        let looked = &looked[..batch.len().min(2)];
+        let mut buffer = Vec::new();
+        for value in looked.iter().filter_map(|i| batch.values.get(*i)) {
+            // What can't be encoded is told of where it matters.
+            let _ = self.coder.encode(value, &mut buffer, Nesting::Nested);
+        }
+        let each = size_of::<T>() + buffer.len() / looked.len().max(1);
+        let carried = match &batch.meta {
+            Meta::Uniform(_) => 0,
+            Meta::Each(infos) => infos.len() * size_of::<WindowInfo>(),
+        };
+        BATCH_OVERHEAD + batch.len() * each + carried
+    }
 }
+
+/// What a batch takes beside its elements.
+const BATCH_OVERHEAD: usize = 160;
 
 fn windowed<T: Element>(coder: &Coder<T>, window: &CoderSpec) -> Result<Coder<(T, WindowInfo)>> {
     if window.urn == coder::urn::PARAM_WINDOWED_VALUE {

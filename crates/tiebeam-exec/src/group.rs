@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tiebeam_core::coder::{Coder, Nesting, Reader};
+use tiebeam_core::coder::{Coder, IterableState, Nesting, Reader};
 use tiebeam_core::iterable::{Iterable, iterable_coder};
 use tiebeam_core::{Batch, Element, Error, ErrorKind, Meta, Receiver, Result, WindowInfo};
 
@@ -47,6 +47,18 @@ pub trait GroupReader: Send {
     /// # Errors
     /// Those of the stage, or what is wrong with the bytes.
     fn group(&mut self, key: Bytes, values: Arc<[Bytes]>, count: usize, info: &WindowInfo) -> Result<()>;
+
+    /// One group whose values are too many for memory: they are read page by page each time that they are iterated.
+    ///
+    /// # Errors
+    /// Those of the stage, or what is wrong with the bytes.
+    fn paged(
+        &mut self,
+        key: Bytes,
+        state: Arc<dyn IterableState>,
+        count: usize,
+        info: &WindowInfo,
+    ) -> Result<()>;
 }
 
 /// What a runner needs to group `(K, V)` into `(K, Iterable<V>)`.
@@ -159,6 +171,18 @@ impl<K: Element, V: Element> GroupReader for TypedReader<K, V> {
     fn group(&mut self, key: Bytes, values: Arc<[Bytes]>, count: usize, info: &WindowInfo) -> Result<()> {
         let key = self.key.from_bytes(key)?;
         let values = Iterable::encoded(values, count, self.value.clone());
+        self.into.receive(Batch::uniform(vec![(key, values)], info.clone()))
+    }
+
+    fn paged(
+        &mut self,
+        key: Bytes,
+        state: Arc<dyn IterableState>,
+        count: usize,
+        info: &WindowInfo,
+    ) -> Result<()> {
+        let key = self.key.from_bytes(key)?;
+        let values = Iterable::paged(Bytes::new(), state, self.value.clone()).counted(count);
         self.into.receive(Batch::uniform(vec![(key, values)], info.clone()))
     }
 }

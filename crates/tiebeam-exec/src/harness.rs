@@ -66,6 +66,12 @@ pub trait Harness: Send + Sync {
         false
     }
 
+    /// The number of the bundle that the calling thread is at, among all of the run, where the door numbers them: the same
+    /// for every attempt at the bundle.
+    fn bundle_number(&self) -> Option<u64> {
+        None
+    }
+
     /// Processing time.
     fn now(&self) -> Timestamp;
 

@@ -95,7 +95,7 @@ impl<I: Element, O: Element> ParDoNode<I, O> {
     ) -> R {
         let harness = &self.harness;
         let cancelled = || harness.is_cancelled();
-        let cx = BundleContext::new(&self.side_inputs, &cancelled);
+        let cx = BundleContext::new(&self.side_inputs, &cancelled).numbered(harness.bundle_number());
         call(&mut *self.dofn, &cx, &mut self.out)
     }
 }

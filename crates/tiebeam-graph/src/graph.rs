@@ -141,6 +141,24 @@ pub struct Cleanup {
     pub run: Arc<dyn Fn(RunId) + Send + Sync>,
 }
 
+/// What a step must take up again when a run goes on in another process: the claim of an output, say.
+#[derive(Clone)]
+pub struct Resumption {
+    /// The step that wants it.
+    pub step: Arc<str>,
+    /// Takes it up.
+    pub run: Arc<dyn Fn(RunId) -> Result<()> + Send + Sync>,
+}
+
+/// What a run reads from outside, so that another run can be told from one of the same input.
+#[derive(Clone)]
+pub struct InputDigest {
+    /// The step that reads it.
+    pub step: Arc<str>,
+    /// A digest of it: the names, sizes and times of files, say.
+    pub digest: Arc<dyn Fn() -> Result<u64> + Send + Sync>,
+}
+
 /// A whole pipeline with all types erased.
 #[derive(Clone)]
 pub struct Graph {
@@ -154,6 +172,10 @@ pub struct Graph {
     pub checks: Vec<Check>,
     /// What runners call when a run has ended: done, failed or cancelled.
     pub cleanups: Vec<Cleanup>,
+    /// What runners call before a run goes on in another process.
+    pub resumptions: Vec<Resumption>,
+    /// What runners ask where a run may have to go on.
+    pub inputs: Vec<InputDigest>,
     /// Files that steps read beside their input, such as models: workers on other machines need them too.
     pub files: Vec<PathBuf>,
 }
@@ -168,6 +190,8 @@ impl Graph {
             scopes: vec![root],
             checks: Vec::new(),
             cleanups: Vec::new(),
+            resumptions: Vec::new(),
+            inputs: Vec::new(),
             files: Vec::new(),
         }
     }
@@ -204,6 +228,27 @@ impl Graph {
     /// Calls the cleanups: once a run, after its last bundle, whether it succeeded, failed or was cancelled.
     pub fn run_cleanups(&self, run: RunId) {
         self.cleanups.iter().for_each(|cleanup| (cleanup.run)(run.of_step(&cleanup.step)));
+    }
+
+    /// Calls the resumptions: before a run goes on that was begun by another process.
+    ///
+    /// # Errors
+    /// The first that fails, with its step.
+    pub fn run_resumptions(&self, run: RunId) -> Result<()> {
+        let call = |each: &Resumption| (each.run)(run.of_step(&each.step)).map_err(|e| e.at_step(&each.step));
+        self.resumptions.iter().try_for_each(call)
+    }
+
+    /// The digests of what a run reads from outside, by step.
+    ///
+    /// # Errors
+    /// The first that can't be made, with its step.
+    pub fn input_digests(&self) -> Result<Vec<(Arc<str>, u64)>> {
+        let digest = |input: &InputDigest| match (input.digest)() {
+            Ok(digest) => Ok((input.step.clone(), digest)),
+            Err(error) => Err(error.at_step(&input.step)),
+        };
+        self.inputs.iter().map(digest).collect()
     }
 
     /// A hash of everything that two builds of a pipeline must agree on to run the same job: version, names, kinds, edges,

@@ -13,7 +13,8 @@ pub mod side_input;
 
 pub use external::{ExpansionService, ExternalSpec, apply_external};
 pub use graph::{
-    Arity, Check, Cleanup, CombineParts, Graph, GraphNode, NodeKind, NodeOutput, PipelineErrors,
+    Arity, Check, Cleanup, CombineParts, Graph, GraphNode, InputDigest, NodeKind, NodeOutput, PipelineErrors,
+    Resumption,
 };
 pub use ops::{Create, impulse};
 pub use par_do::{MultiParDo, Outputs, ParDo};

@@ -11,7 +11,10 @@ use tiebeam_core::coder::Coder;
 use tiebeam_core::{Element, Error, ErrorKind, Result, RunId, WindowingStrategy};
 use tiebeam_exec::{EdgeId, EdgeSpec, TypedEdge};
 
-use crate::graph::{Arity, Check, Cleanup, Graph, GraphNode, NodeKind, NodeOutput, PipelineErrors, Scope};
+use crate::graph::{
+    Arity, Check, Cleanup, Graph, GraphNode, InputDigest, NodeKind, NodeOutput, PipelineErrors, Resumption,
+    Scope,
+};
 use crate::pcollection::PCollection;
 
 /// A transform: from a PCollection, several, or the pipeline's beginning, to what it makes.
@@ -42,6 +45,8 @@ struct Builder {
     scopes: Vec<Scope>,
     checks: Vec<Check>,
     cleanups: Vec<Cleanup>,
+    resumptions: Vec<Resumption>,
+    inputs: Vec<InputDigest>,
     files: Vec<PathBuf>,
     errors: Vec<(Error, &'static Location<'static>)>,
     /// The composites that are being expanded, innermost last; the user's place of the outermost.
@@ -109,6 +114,8 @@ impl Pipeline {
             scopes: vec![Scope { path: "".into(), parent: 0 }],
             checks: Vec::new(),
             cleanups: Vec::new(),
+            resumptions: Vec::new(),
+            inputs: Vec::new(),
             files: Vec::new(),
             errors: Vec::new(),
             open: Vec::new(),
@@ -195,6 +202,20 @@ impl Pipeline {
     pub fn add_cleanup(&self, run: impl Fn(RunId) + Send + Sync + 'static) {
         let step = self.current_step();
         self.0.borrow_mut().cleanups.push(Cleanup { step, run: Arc::new(run) });
+    }
+
+    /// Adds something to be taken up again before a run goes on in another process: the claim of an output, say. It is
+    /// called with the run's id for this step, as a [cleanup](Pipeline::add_cleanup) is.
+    pub fn add_resumption(&self, run: impl Fn(RunId) -> Result<()> + Send + Sync + 'static) {
+        let step = self.current_step();
+        self.0.borrow_mut().resumptions.push(Resumption { step, run: Arc::new(run) });
+    }
+
+    /// Adds a digest of what this step reads from outside. It is asked for when a run begins that may have to go on in
+    /// another process, and again there: a run does not go on with another input.
+    pub fn add_input_digest(&self, digest: impl Fn() -> Result<u64> + Send + Sync + 'static) {
+        let step = self.current_step();
+        self.0.borrow_mut().inputs.push(InputDigest { step, digest: Arc::new(digest) });
     }
 
     /// Adds a file that a step reads beside its input, such as a model: it travels with a job to another engine.
@@ -319,6 +340,8 @@ impl Pipeline {
             scopes: builder.scopes.clone(),
             checks: builder.checks.clone(),
             cleanups: builder.cleanups.clone(),
+            resumptions: builder.resumptions.clone(),
+            inputs: builder.inputs.clone(),
             files: builder.files.clone(),
         }))
     }

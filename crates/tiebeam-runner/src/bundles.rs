@@ -1,22 +1,27 @@
 //! How a stage's input is cut into bundles.
 
-use std::sync::Arc;
+use std::ops::Range;
 
 use tiebeam_core::WindowingStrategy;
-use tiebeam_exec::AnyBatch;
 
-use crate::shuffle::Block;
+pub use crate::groups::Blocks;
+use crate::store::Part;
 
 /// The input of one bundle.
 pub enum Work {
-    /// Batches of elements.
-    Batches(Vec<Arc<dyn AnyBatch>>),
+    /// One empty element, out of nothing.
+    Impulse,
+    /// Elements that were kept.
+    Elements(Vec<Piece>),
     /// A partition of a shuffle.
     Groups(Blocks, WindowingStrategy),
 }
 
-/// The contents of a shuffle's partition.
-pub struct Blocks(pub(crate) Vec<Arc<Block>>);
+/// Some elements that were kept.
+pub struct Piece {
+    pub(crate) part: Part,
+    pub(crate) range: Range<usize>,
+}
 
 /// How bundles are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,49 +35,44 @@ pub enum BundlePolicy {
 /// Bundles for each thread: enough that a slow one does not leave the others idle for long.
 const BUNDLES_PER_THREAD: usize = 4;
 
+/// The most bundles of one element: of a million files, each bundle reads several.
+const MOST_ONE_BY_ONE: usize = 1_024;
+
 /// Cuts kept elements into bundles.
-pub(crate) fn cut(
-    batches: Vec<Arc<dyn AnyBatch>>,
-    one_by_one: bool,
-    threads: usize,
-    policy: BundlePolicy,
-) -> Vec<Work> {
-    let total: usize = batches.iter().map(|batch| batch.len()).sum();
+pub(crate) fn cut(parts: Vec<Part>, one_by_one: bool, threads: usize, policy: BundlePolicy) -> Vec<Work> {
+    let total: usize = parts.iter().map(Part::len).sum();
     if total == 0 {
         return Vec::new();
     }
     let even = total.div_ceil(threads * BUNDLES_PER_THREAD).max(1);
+    let few = total.div_ceil(MOST_ONE_BY_ONE.max(threads * BUNDLES_PER_THREAD));
     let mut random = match policy {
         BundlePolicy::Balanced => None,
         BundlePolicy::Random(seed) => Some(Random::new(seed)),
     };
     let mut size = move || match (&mut random, one_by_one) {
-        (_, true) => 1,
+        (_, true) => few,
         (None, false) => even,
         (Some(random), false) => 1 + random.below(total.min(4 * even).max(1)),
     };
     let mut bundles = Vec::new();
     let mut bundle = Vec::new();
     let mut room = size();
-    for batch in batches {
+    for part in parts {
         let mut start = 0;
-        while start < batch.len() {
-            let end = batch.len().min(start + room);
-            bundle.push(if start == 0 && end == batch.len() {
-                batch.clone()
-            } else {
-                batch.slice(start..end)
-            });
+        while start < part.len() {
+            let end = part.len().min(start + room);
+            bundle.push(Piece { part: part.clone(), range: start..end });
             room -= end - start;
             start = end;
             if room == 0 {
-                bundles.push(Work::Batches(std::mem::take(&mut bundle)));
+                bundles.push(Work::Elements(std::mem::take(&mut bundle)));
                 room = size();
             }
         }
     }
     if !bundle.is_empty() {
-        bundles.push(Work::Batches(bundle));
+        bundles.push(Work::Elements(bundle));
     }
     order(&mut bundles, policy);
     bundles

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tiebeam_core::metrics::{MetricKey, MetricValue};
-use tiebeam_core::{Error, Result};
+use tiebeam_core::{Batch, Error, Result, WindowInfo};
 use tiebeam_exec::edge::BatchReceiver;
 use tiebeam_exec::{AnyReceiver, EdgeId, GroupReader, Harness, Stage, StepStats};
 use tiebeam_plan::{PlanStage, Root};
 
 use crate::bundles::Work;
-use crate::shuffle::read_groups;
+use crate::groups::read_groups;
 
 /// Opens stages for execution.
 pub trait StageExecutor: Send + Sync {
@@ -68,11 +69,14 @@ impl Feeder {
     /// Those of the stage.
     pub fn feed(&mut self, work: &Work) -> Result<()> {
         match (&mut self.0, work) {
-            (Into::Batches(receiver), Work::Batches(batches)) => {
-                batches.iter().try_for_each(|batch| receiver.receive(&**batch))
+            (Into::Batches(receiver), Work::Impulse) => {
+                receiver.receive(&Batch::uniform(vec![Bytes::new()], WindowInfo::GLOBAL))
             }
+            (Into::Batches(receiver), Work::Elements(pieces)) => pieces.iter().try_for_each(|piece| {
+                piece.part.each(piece.range.clone(), &mut |batch| receiver.receive(batch))
+            }),
             (Into::Groups(reader), Work::Groups(blocks, windowing)) => {
-                read_groups(&blocks.0, windowing, &mut **reader)
+                read_groups(blocks, windowing, &mut **reader)
             }
             _ => Err(Error::internal("a bundle's work does not fit its stage")),
         }

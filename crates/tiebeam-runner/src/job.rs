@@ -1,23 +1,27 @@
 //! Running a job: stages in order, bundles on threads, retries, and an end that leaves no thread behind.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use tiebeam_core::{Batch, Error, ErrorKind, Result, RunId, WindowInfo};
-use tiebeam_exec::{AnyBatch, AnyReceiver, EdgeId, Harness, panics};
+use tiebeam_core::{Error, ErrorKind, Result, RunId};
+use tiebeam_exec::{AnyReceiver, EdgeId, Harness, panics};
 use tiebeam_graph::Graph;
 use tiebeam_plan::{Destination, Plan, PlanOptions, PlanStage, Root, StoreId, plan};
 
+use crate::aside::{Aside, Output, Room, StageFile};
 use crate::bundles::{self, Blocks, BundlePolicy, Work};
 use crate::cancel::{CancelToken, Stop};
 use crate::executor::{DirectExecutor, OpenStage, StageExecutor};
+use crate::memory::{Memory, default_memory_limit};
 use crate::report::{JobReport, JobStatus, Progress};
+use crate::resume;
 use crate::shuffle::{BundleBlocks, Shuffle};
-use crate::side_inputs::JobHarness;
-use crate::store::BundleBatches;
+use crate::side_inputs::{JobHarness, at_bundle};
+use crate::state::{RunState, StateOptions};
+use crate::store::{Batches, BundleBatches};
 
 /// How the embedded runner runs.
 #[derive(Clone)]
@@ -36,6 +40,14 @@ pub struct RunnerOptions {
     pub executor: Arc<dyn StageExecutor>,
     /// Stops the job from outside.
     pub cancel: CancelToken,
+    /// The bytes of memory that the job should do with: what is kept between stages goes to disk beyond its share of it.
+    /// None is [`default_memory_limit`].
+    pub memory_limit: Option<u64>,
+    /// Where the job writes down what it has done, so that it can go on after its process was killed. None: it can't.
+    pub state: Option<StateOptions>,
+    /// Where what does not fit in memory goes, if there is no state directory; none is the system's folder for
+    /// temporary files.
+    pub spill_dir: Option<PathBuf>,
 }
 
 impl Default for RunnerOptions {
@@ -48,6 +60,9 @@ impl Default for RunnerOptions {
             run_twice: false,
             executor: Arc::new(DirectExecutor),
             cancel: CancelToken::default(),
+            memory_limit: None,
+            state: None,
+            spill_dir: None,
         }
     }
 }
@@ -64,6 +79,20 @@ impl RunnerOptions {
     #[must_use]
     pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
         self.cancel = cancel;
+        self
+    }
+
+    /// In that much memory.
+    #[must_use]
+    pub fn with_memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Going on after a kill by what is in a state directory.
+    #[must_use]
+    pub fn with_state(mut self, state: StateOptions) -> Self {
+        self.state = Some(state);
         self
     }
 }
@@ -94,29 +123,89 @@ impl EmbeddedRunner {
     /// # Errors
     /// As [`run`](EmbeddedRunner::run).
     pub fn run_with_progress(&self, graph: &Arc<Graph>, progress: &Progress) -> Result<JobReport> {
-        let run = RunId::new();
-        let result = self.run_stages(graph, progress, run);
-        graph.run_cleanups(run);
+        let plan = plan(graph, self.options.plan)?;
+        if let Err(error) = graph.run_checks() {
+            graph.run_cleanups(RunId::new());
+            return Err(error);
+        }
+        let state = match &self.options.state {
+            Some(options) => Some(Arc::new(RunState::open(options, &self.identity(graph, options)?)?)),
+            None => None,
+        };
+        let run = state.as_ref().map_or_else(RunId::new, |state| state.run());
+        let result = self.run_stages(graph, &plan, progress, run, state.clone());
+        match (state, &result) {
+            // What was done is kept with the drafts of the outputs: the run can go on.
+            (Some(state), Err(_)) => progress.note(format!(
+                "what was done is kept in {}: `--resume` goes on with it",
+                state.folder().display()
+            )),
+            (state, _) => {
+                graph.run_cleanups(run);
+                if let Some(state) = state {
+                    state.finish()?;
+                }
+            }
+        }
         result
     }
 
-    fn run_stages(&self, graph: &Arc<Graph>, progress: &Progress, run: RunId) -> Result<JobReport> {
-        let plan = plan(graph, self.options.plan)?;
-        graph.run_checks()?;
+    /// What all processes of a run must agree on.
+    fn identity(&self, graph: &Graph, state: &StateOptions) -> Result<BTreeMap<String, String>> {
+        let RunnerOptions { threads, plan, bundles, .. } = &self.options;
+        let mut identity = BTreeMap::from([
+            ("the pipeline".to_owned(), format!("{:016x}", graph.fingerprint())),
+            ("the program".to_owned(), resume::program()),
+            ("threads".to_owned(), threads.to_string()),
+            ("bundles".to_owned(), format!("{bundles:?}, fused: {}", plan.fuse)),
+        ]);
+        for (step, digest) in graph.input_digests()? {
+            identity.insert(format!("the input of {step}"), format!("{digest:016x}"));
+        }
+        identity.extend(state.options.iter().map(|(name, value)| (format!("option {name}"), value.clone())));
+        Ok(identity)
+    }
+
+    fn run_stages(
+        &self,
+        graph: &Arc<Graph>,
+        plan: &Plan,
+        progress: &Progress,
+        run: RunId,
+        state: Option<Arc<RunState>>,
+    ) -> Result<JobReport> {
+        if state.as_ref().is_some_and(|state| state.is_resumed()) {
+            graph.run_resumptions(run)?;
+        }
+        let dir = match (&state, &self.options.spill_dir) {
+            (Some(state), _) => state.folder().to_owned(),
+            (None, Some(dir)) => dir.clone(),
+            (None, None) => std::env::temp_dir(),
+        };
+        let limit = self.options.memory_limit.unwrap_or_else(default_memory_limit);
+        let memory = Arc::new(Memory::new(limit, self.options.threads, dir, state));
         let failed = Arc::new(AtomicBool::new(false));
-        let harness = Arc::new(JobHarness::new(self.options.cancel.clone(), failed.clone(), run));
+        let cancel = self.options.cancel.clone();
+        let harness = Arc::new(JobHarness::new(cancel, failed.clone(), run, memory.clone()));
         let mut job = Job {
             options: &self.options,
-            plan: &plan,
+            plan,
             progress,
             harness,
             failed,
+            memory,
             stores: HashMap::new(),
             sides: HashMap::new(),
             drained: false,
         };
-        for stage in &plan.stages {
-            job.run_stage(stage)?;
+        for (number, stage) in plan.stages.iter().enumerate() {
+            let before = job.memory.total_spilled();
+            let done = job.run_stage(number, stage);
+            let spilled = job.memory.total_spilled() - before;
+            if spilled > 0 {
+                progress.count(&stage.spec.name, "spilled_bytes", spilled);
+            }
+            done?;
         }
         let status = if job.drained { JobStatus::Drained } else { JobStatus::Done };
         Ok(progress.report(status))
@@ -124,180 +213,236 @@ impl EmbeddedRunner {
 }
 
 /// What is kept between two stages.
-enum Store {
-    Batches(Mutex<Vec<Arc<dyn AnyBatch>>>),
+pub(crate) enum Store {
+    Batches(Batches),
     Shuffle(Shuffle),
 }
 
-struct Job<'a> {
+pub(crate) struct Job<'a> {
     options: &'a RunnerOptions,
-    plan: &'a Plan,
-    progress: &'a Progress,
+    pub(crate) plan: &'a Plan,
+    pub(crate) progress: &'a Progress,
     harness: Arc<JobHarness>,
     failed: Arc<AtomicBool>,
+    pub(crate) memory: Arc<Memory>,
     stores: HashMap<StoreId, Store>,
-    sides: HashMap<Arc<str>, Mutex<Vec<Arc<dyn AnyBatch>>>>,
+    sides: HashMap<Arc<str>, Batches>,
     drained: bool,
 }
 
-/// What one bundle makes, kept aside until it is done.
-enum Aside {
-    Batches(BundleBatches),
-    Blocks(BundleBlocks),
+/// A stage while its bundles run.
+struct Running<'a> {
+    number: usize,
+    stage: &'a PlanStage,
+    work: Vec<Work>,
+    /// Which of the bundles were done by an earlier process; empty for none.
+    done: Vec<bool>,
+    file: Arc<StageFile>,
+    next: AtomicUsize,
+    drained: AtomicBool,
+}
+
+/// An instance of a stage with what its bundles make.
+struct Opened {
+    instance: Box<dyn OpenStage>,
+    aside: Vec<Aside>,
+    room: Arc<Room>,
+}
+
+/// The number of a bundle among all of the run.
+pub(crate) fn bundle_number(stage: usize, bundle: usize) -> u64 {
+    (stage as u64) << 32 | bundle as u64
 }
 
 impl Job<'_> {
-    fn run_stage(&mut self, stage: &PlanStage) -> Result<()> {
-        self.open_side_inputs(stage)?;
-        let mut work = self.work(stage)?;
+    fn run_stage(&mut self, number: usize, stage: &PlanStage) -> Result<()> {
         self.open_outputs(stage)?;
-        if let Root::Read { one_by_one: true, .. } = stage.root
+        let earlier = self.restore(number, stage)?;
+        if !earlier.is_complete() {
+            self.open_side_inputs(stage)?;
+            let work = self.work(stage)?;
+            let done = earlier.begin(number, work.len(), &self.memory)?;
+            let running = Running {
+                number,
+                stage,
+                work,
+                done,
+                file: Arc::default(),
+                next: AtomicUsize::new(0),
+                drained: AtomicBool::new(false),
+            };
+            self.run_bundles(running)?;
+        }
+        // What nobody reads any more goes, on disk too.
+        self.drop_side_inputs(stage);
+        match stage.root.store().and_then(|store| self.stores.remove(&store)) {
+            Some(Store::Batches(batches)) => batches.discard(),
+            Some(Store::Shuffle(shuffle)) => shuffle.discard(),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn run_bundles(&mut self, mut running: Running<'_>) -> Result<()> {
+        if let Root::Read { one_by_one: true, .. } = running.stage.root
             && self.options.cancel.asked() == Stop::Drain
-            && !work.is_empty()
+            && !running.work.is_empty()
         {
             self.drained = true;
-            work.clear();
+            running.work.clear();
         }
-        let drained = AtomicBool::new(false);
-        let next = AtomicUsize::new(0);
         let first_error: Mutex<Option<Error>> = Mutex::new(None);
-        let threads = self.options.threads.min(work.len());
+        let threads = self.options.threads.min(running.work.len());
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
                     panics::capture_on_this_thread();
-                    if let Err(error) = self.work_through(stage, &work, &next, &drained) {
+                    if let Err(error) = self.work_through(&running) {
                         self.failed.store(true, Ordering::SeqCst);
                         first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                     }
                 });
             }
         });
-        self.drained |= drained.load(Ordering::Relaxed);
+        self.drained |= running.drained.load(Ordering::Relaxed);
         if self.options.cancel.asked() == Stop::Cancel {
             return Err(Error::new(ErrorKind::Cancelled, "TB0510", "the job was cancelled"));
         }
         match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
-            None => {
-                if let Some(store) = stage.root.store() {
-                    self.stores.remove(&store);
-                }
-                Ok(())
-            }
+            None => Ok(()),
         }
     }
 
     /// One thread's share: takes bundles until there are none, or the job ends.
-    fn work_through(
-        &self,
-        stage: &PlanStage,
-        work: &[Work],
-        next: &AtomicUsize,
-        drained: &AtomicBool,
-    ) -> Result<()> {
+    fn work_through(&self, running: &Running<'_>) -> Result<()> {
+        let stage = running.stage;
         let is_source = matches!(stage.root, Root::Read { one_by_one: true, .. });
-        let mut open: Option<(Box<dyn OpenStage>, Vec<Aside>)> = None;
-        while let Some(bundle) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let mut open: Option<Opened> = None;
+        loop {
+            let bundle = running.next.fetch_add(1, Ordering::Relaxed);
+            let Some(work) = running.work.get(bundle) else { return Ok(()) };
+            if running.done.get(bundle).is_some_and(|done| *done) {
+                continue;
+            }
             if self.harness.is_cancelled() {
                 return Ok(());
             }
             if is_source && self.options.cancel.asked() == Stop::Drain {
-                drained.store(true, Ordering::Relaxed);
+                running.drained.store(true, Ordering::Relaxed);
                 return Ok(());
             }
             let mut attempt = 1;
             loop {
-                let (instance, aside) = match &mut open {
+                let opened = match &mut open {
                     Some(open) => open,
-                    None => open.insert(self.open(stage)?),
+                    None => open.insert(self.open(running)?),
                 };
-                let result = self.run_bundle(&mut **instance, aside, bundle);
-                match result {
-                    Ok(()) => {
-                        self.commit(stage, &mut **instance, aside);
-                        break;
-                    }
-                    Err(error) => {
-                        // User code may be in any state now: it gets a new instance.
-                        open = None;
-                        let again = error.is_retryable() && attempt < self.options.max_attempts;
-                        if !again || self.harness.is_cancelled() {
-                            return Err(error);
-                        }
-                        self.progress.retried(error.step().unwrap_or(&stage.spec.name));
-                        attempt += 1;
-                    }
+                let Err(error) = self.run_bundle(running, opened, bundle, work) else { break };
+                // User code may be in any state now: it gets a new instance.
+                open = None;
+                let again = error.is_retryable() && attempt < self.options.max_attempts;
+                if !again || self.harness.is_cancelled() {
+                    return Err(error);
                 }
+                self.progress.retried(error.step().unwrap_or(&stage.spec.name));
+                attempt += 1;
             }
         }
-        Ok(())
     }
 
-    fn run_bundle(&self, instance: &mut dyn OpenStage, aside: &[Aside], work: &Work) -> Result<()> {
-        instance.run_bundle(work)?;
+    /// Runs a bundle, makes its output and counts everybody's.
+    fn run_bundle(
+        &self,
+        running: &Running<'_>,
+        opened: &mut Opened,
+        bundle: usize,
+        work: &Work,
+    ) -> Result<()> {
+        let state = self.memory.state();
+        let path = || state.map(|state| state.data_path(running.number, bundle));
+        at_bundle(bundle_number(running.number, bundle));
+        opened.room.begin(path());
+        opened.instance.run_bundle(work)?;
         if self.options.run_twice {
-            forget(instance, aside);
-            instance.run_bundle(work)?;
+            opened.forget();
+            opened.room.begin(path());
+            opened.instance.run_bundle(work)?;
         }
+        let outputs = opened.aside.iter().map(Aside::take).collect::<Result<Vec<_>>>()?;
+        opened.room.finish()?;
+        let (stats, metrics) = (opened.instance.drain_stats(), opened.instance.drain_metrics());
+        if let Some(state) = state {
+            let done = resume::done(&stats, &metrics, &outputs);
+            state.write_done(running.number, bundle, &done)?;
+        }
+        self.publish(running.stage, bundle_number(running.number, bundle), outputs);
+        self.count(running.stage, stats, metrics);
         Ok(())
     }
 
-    fn open(&self, stage: &PlanStage) -> Result<(Box<dyn OpenStage>, Vec<Aside>)> {
+    fn open(&self, running: &Running<'_>) -> Result<Opened> {
+        let stage = running.stage;
+        let room = Room::new(&self.memory, &running.file);
         let mut sinks: Vec<(EdgeId, AnyReceiver)> = Vec::new();
         let mut aside = Vec::new();
         for output in &stage.outputs {
-            let edge = stage.spec.edge(output.edge)?;
+            let edge_type = &stage.spec.edge(output.edge)?.edge_type;
             let (sink, kept) = match &output.to {
                 Destination::Store(_) | Destination::SideInput(_) => {
-                    let batches = BundleBatches::default();
-                    (edge.edge_type.collector(batches.sink()), Aside::Batches(batches))
+                    let batches = BundleBatches::new(edge_type, &self.memory, &room);
+                    (edge_type.collector(batches.sink()), Aside::Batches(batches))
                 }
-                Destination::Shuffle(store, group) => {
-                    let Some(Store::Shuffle(shuffle)) = self.stores.get(store) else {
-                        return Err(Error::internal("a shuffle was not opened"));
-                    };
-                    let blocks = BundleBlocks::new(self.partitions());
-                    (group.writer(blocks.sink(shuffle.hasher())), Aside::Blocks(blocks))
+                Destination::Shuffle(_, group) => {
+                    let blocks = BundleBlocks::new(self.partitions(), &self.memory, &room);
+                    (group.writer(blocks.sink()), Aside::Blocks(blocks))
                 }
             };
             sinks.push((output.edge, sink));
             aside.push(kept);
         }
         let harness: Arc<dyn Harness> = self.harness.clone();
-        Ok((self.options.executor.open(stage, sinks, &harness)?, aside))
+        Ok(Opened { instance: self.options.executor.open(stage, sinks, &harness)?, aside, room })
     }
 
-    /// Makes a finished bundle's output and counts everybody's.
-    fn commit(&self, stage: &PlanStage, instance: &mut dyn OpenStage, aside: &[Aside]) {
-        for (output, aside) in stage.outputs.iter().zip(aside) {
-            match (&output.to, aside) {
-                (Destination::Store(store), Aside::Batches(batches)) => {
+    /// Makes a finished bundle's output everybody's.
+    pub(crate) fn publish(&self, stage: &PlanStage, bundle: u64, outputs: Vec<Output>) {
+        for (output, made) in stage.outputs.iter().zip(outputs) {
+            match (&output.to, made) {
+                (Destination::Store(store), Output::Batches(kept)) => {
                     if let Some(Store::Batches(all)) = self.stores.get(store) {
-                        all.lock().unwrap_or_else(PoisonError::into_inner).extend(batches.take());
+                        all.commit(bundle, kept);
                     }
                 }
-                (Destination::SideInput(spec), Aside::Batches(batches)) => {
+                (Destination::SideInput(spec), Output::Batches(kept)) => {
                     if let Some(all) = self.sides.get(&spec.id) {
-                        all.lock().unwrap_or_else(PoisonError::into_inner).extend(batches.take());
+                        all.commit(bundle, kept);
                     }
                 }
-                (Destination::Shuffle(store, _), Aside::Blocks(blocks)) => {
+                (Destination::Shuffle(store, _), Output::Blocks(written)) => {
                     if let Some(Store::Shuffle(shuffle)) = self.stores.get(store) {
-                        shuffle.commit(blocks.take());
+                        shuffle.commit(bundle, written);
                     }
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Counts what a finished bundle did.
+    pub(crate) fn count(
+        &self,
+        stage: &PlanStage,
+        stats: tiebeam_exec::StepStats,
+        metrics: Vec<crate::report::MetricEntry>,
+    ) {
         let root = stage.root.edge();
         let root_is_made = !matches!(stage.root, Root::Read { makes_edge: false, .. });
-        let made = |edge: EdgeId| edge != root || root_is_made;
-        self.progress.commit(instance.drain_stats(), made, instance.drain_metrics());
+        self.progress.commit(stats, |edge| edge != root || root_is_made, metrics);
     }
 
     /// Partitions of a shuffle: a few for each thread, so that uneven keys even out.
-    fn partitions(&self) -> usize {
+    pub(crate) fn partitions(&self) -> usize {
         self.options.threads * 4
     }
 
@@ -305,7 +450,7 @@ impl Job<'_> {
         for output in &stage.outputs {
             match &output.to {
                 Destination::Store(store) => {
-                    self.stores.entry(*store).or_insert_with(|| Store::Batches(Mutex::default()));
+                    self.stores.entry(*store).or_insert_with(|| Store::Batches(Batches::default()));
                 }
                 Destination::Shuffle(store, _) => {
                     let windowing = self.plan.edges[output.edge.0].windowing.clone();
@@ -321,40 +466,57 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Makes the side inputs readable that this stage is the first to read.
+    /// Makes the side inputs readable that this stage reads.
     fn open_side_inputs(&mut self, stage: &PlanStage) -> Result<()> {
         for spec in stage.spec.nodes.iter().flat_map(|node| node.operator.side_inputs()) {
-            let Some(batches) = self.sides.remove(&spec.id) else { continue };
+            let Some(batches) = self.sides.get(&spec.id) else { continue };
             let made = |o: &&tiebeam_plan::StageOutput| matches!(&o.to, Destination::SideInput(s) if s.id == spec.id);
             let output = self.plan.stages.iter().flat_map(|stage| &stage.outputs).find(made);
             let edge = output.ok_or_else(|| Error::internal("a side input that no stage makes"))?.edge;
-            let batches = batches.into_inner().unwrap_or_else(PoisonError::into_inner);
-            self.harness.add(spec, &self.plan.edges[edge.0], &batches)?;
+            let edge = &self.plan.edges[edge.0];
+            let parts = batches.parts();
+            // In memory they are not needed twice.
+            if self.memory.state().is_none() {
+                self.sides.remove(&spec.id);
+            }
+            self.harness.add(spec, edge, parts)?;
         }
         Ok(())
+    }
+
+    /// Removes what side inputs were made of, once the stage that reads them is done.
+    fn drop_side_inputs(&mut self, stage: &PlanStage) {
+        for spec in stage.spec.nodes.iter().flat_map(|node| node.operator.side_inputs()) {
+            if let Some(batches) = self.sides.remove(&spec.id) {
+                batches.discard();
+            }
+        }
     }
 
     /// The stage's input as bundles.
     fn work(&self, stage: &PlanStage) -> Result<Vec<Work>> {
         let policy = self.options.bundles;
         match &stage.root {
-            Root::Impulse(_) => {
-                let impulse: Arc<dyn AnyBatch> =
-                    Arc::new(Batch::uniform(vec![Bytes::new()], WindowInfo::GLOBAL));
-                Ok(vec![Work::Batches(vec![impulse])])
-            }
+            Root::Impulse(_) => Ok(vec![Work::Impulse]),
             Root::Read { store, one_by_one, .. } => match self.stores.get(store) {
                 Some(Store::Batches(batches)) => {
-                    let batches = batches.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                    Ok(bundles::cut(batches, *one_by_one, self.options.threads, policy))
+                    Ok(bundles::cut(batches.parts(), *one_by_one, self.options.threads, policy))
                 }
                 _ => Err(Error::internal("a stage reads a store that was not opened")),
             },
-            Root::Groups { store, .. } => match self.stores.get(store) {
+            Root::Groups { store, edge, .. } => match self.stores.get(store) {
                 Some(Store::Shuffle(shuffle)) => {
-                    let blocks = shuffle.filled().into_iter();
-                    let mut work: Vec<Work> =
-                        blocks.map(|b| Work::Groups(Blocks(b), shuffle.windowing().clone())).collect();
+                    let step = stage.spec.edge(*edge)?.name.clone();
+                    let blocks = |sources| Blocks {
+                        sources,
+                        step: step.clone(),
+                        memory: self.memory.clone(),
+                        progress: self.progress.clone(),
+                    };
+                    let filled = shuffle.filled().into_iter();
+                    let groups =
+                        filled.map(|sources| Work::Groups(blocks(sources), shuffle.windowing().clone()));
+                    let mut work: Vec<Work> = groups.collect();
                     bundles::order(&mut work, policy);
                     Ok(work)
                 }
@@ -364,14 +526,11 @@ impl Job<'_> {
     }
 }
 
-/// Throws away what a bundle made and counted.
-fn forget(instance: &mut dyn OpenStage, aside: &[Aside]) {
-    for aside in aside {
-        match aside {
-            Aside::Batches(batches) => drop(batches.take()),
-            Aside::Blocks(blocks) => drop(blocks.take()),
-        }
+impl Opened {
+    /// Throws away what a bundle made and counted.
+    fn forget(&mut self) {
+        self.aside.iter().for_each(Aside::forget);
+        drop(self.instance.drain_metrics());
+        drop(self.instance.drain_stats());
     }
-    drop(instance.drain_metrics());
-    drop(instance.drain_stats());
 }

@@ -54,6 +54,8 @@ pub struct JobReport {
     pub steps: Vec<StepReport>,
     /// The metrics, in the order of steps and names.
     pub metrics: Vec<MetricEntry>,
+    /// What whoever runs the job may want to know: groups that were too large for memory, say.
+    pub notes: Vec<String>,
 }
 
 impl JobReport {
@@ -99,6 +101,20 @@ struct Counts {
     nanos: BTreeMap<Arc<str>, u64>,
     retries: BTreeMap<Arc<str>, u64>,
     metrics: BTreeMap<MetricKey, MetricValue>,
+    hot_keys: Vec<HotKey>,
+    notes: Vec<String>,
+}
+
+/// The largest groups that are remembered.
+const HOT_KEYS: usize = 10;
+
+/// A group whose values were too many for memory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct HotKey {
+    bytes: u64,
+    values: u64,
+    key: Vec<u8>,
+    step: Arc<str>,
 }
 
 impl Progress {
@@ -140,6 +156,51 @@ impl Progress {
 
     pub(crate) fn retried(&self, step: &str) {
         *self.lock().retries.entry(step.into()).or_default() += 1;
+    }
+
+    /// Remembers a group that did not fit in memory, if it is among the largest.
+    pub(crate) fn hot_key(&self, step: &Arc<str>, key: &[u8], bytes: u64, values: u64) {
+        let key = &key[..key.len().min(64)];
+        let mut counts = self.lock();
+        let hot = &mut counts.hot_keys;
+        let smallest = hot.last().map_or(0, |key| key.bytes);
+        if hot.len() == HOT_KEYS && bytes <= smallest {
+            return;
+        }
+        // A bundle that is tried again says the same again.
+        if hot.iter().any(|known| known.key == key && known.step == *step) {
+            return;
+        }
+        hot.push(HotKey { bytes, values, key: key.to_vec(), step: step.clone() });
+        hot.sort_by(|a, b| b.cmp(a));
+        hot.truncate(HOT_KEYS);
+    }
+
+    /// Adds something that whoever runs the job may want to know.
+    pub(crate) fn note(&self, note: String) {
+        self.lock().notes.push(note);
+    }
+
+    /// Adds to a counter of the runner's own.
+    pub(crate) fn count(&self, step: &str, name: &str, n: u64) {
+        let key = MetricKey { step: step.into(), namespace: "runner".into(), name: name.into() };
+        let value = MetricValue::Counter(i64::try_from(n).unwrap_or(i64::MAX));
+        self.lock().metrics.entry(key).and_modify(|all| all.merge(&value)).or_insert(value);
+    }
+
+    /// What whoever runs the job may want to know so far.
+    pub fn notes(&self) -> Vec<String> {
+        let counts = self.lock();
+        let hot = counts.hot_keys.iter().map(|hot| {
+            format!(
+                "key {} has {} values of {} bytes in {}: they did not fit in memory and were read from disk",
+                shown(&hot.key),
+                hot.values,
+                hot.bytes,
+                hot.step
+            )
+        });
+        counts.notes.iter().cloned().chain(hot).collect()
     }
 
     /// How long the job has been running.
@@ -189,11 +250,25 @@ impl Progress {
 
     /// What the job did, when it has ended like that.
     pub fn report(&self, status: JobStatus) -> JobReport {
-        JobReport { status, elapsed: self.elapsed(), steps: self.steps(), metrics: self.metrics() }
+        JobReport {
+            status,
+            elapsed: self.elapsed(),
+            steps: self.steps(),
+            metrics: self.metrics(),
+            notes: self.notes(),
+        }
     }
 }
 
 /// What lifting appends to a combine's path.
 fn is_piece(rest: &str) -> bool {
     matches!(rest, "/Precombine" | "/Group" | "/Merge" | "/Extract")
+}
+
+/// The bytes of a key as text where they are some, else in hexadecimal digits.
+fn shown(key: &[u8]) -> String {
+    match std::str::from_utf8(key) {
+        Ok(text) if !text.is_empty() && !text.chars().any(char::is_control) => format!("`{text}`"),
+        _ => key.iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}")),
+    }
 }

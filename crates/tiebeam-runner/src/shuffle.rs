@@ -1,17 +1,17 @@
-//! The shuffle: encoded keys and values, spread over partitions by key, and grouped by key and window when they are read.
+//! The shuffle: encoded keys and values, spread over partitions by key. A bundle's part is held in memory, or written as
+//! sorted runs where the job's memory does not suffice or the job must be able to go on after a kill.
 //!
 //! Equal keys are keys of equal encodings. Values stay encoded until somebody iterates them.
 
-use std::hash::{BuildHasher, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use hashbrown::{DefaultHashBuilder, HashMap};
-use tiebeam_core::{Meta, Pane, Result, Timestamp, Window, WindowInfo, WindowingStrategy, Windows};
-use tiebeam_exec::{GroupReader, KeyedBatch, KeyedSink, WindowTable};
+use tiebeam_core::{Meta, Result, WindowInfo, WindowingStrategy};
+use tiebeam_exec::{KeyedBatch, KeyedSink};
 
-/// The bytes of values that go into one chunk of a group.
-const CHUNK: usize = 1 << 20;
+use crate::aside::Room;
+use crate::memory::{Charge, Memory};
+use crate::runs::write_block;
+use crate::spill::{Segment, SpillFile};
 
 /// The contents of one partition, from one bundle.
 #[derive(Debug, Default)]
@@ -44,43 +44,188 @@ impl Block {
             info: (self.infos.len() - 1) as u32,
         });
     }
+
+    /// The number of entries.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The bytes of all keys and values.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// What entries carry.
+    pub(crate) fn infos(&self) -> &[WindowInfo] {
+        &self.infos
+    }
+
+    /// A key, its value and what it carries.
+    #[inline]
+    pub(crate) fn entry(&self, index: usize) -> (&[u8], &[u8], &WindowInfo) {
+        let entry = &self.entries[index];
+        (
+            &self.bytes[entry.start..entry.key_end],
+            &self.bytes[entry.key_end..entry.value_end],
+            &self.infos[entry.info as usize],
+        )
+    }
+
+    /// About what it takes in memory.
+    fn weight(&self) -> u64 {
+        let infos = self.infos.len() * size_of::<WindowInfo>();
+        (self.bytes.len() + self.entries.len() * size_of::<Entry>() + infos) as u64
+    }
+}
+
+/// A part of a partition: what one bundle wrote, or as much of it as it held at once.
+#[derive(Clone)]
+pub(crate) enum Source {
+    Block(Arc<Block>),
+    Run(Segment),
+}
+
+impl Source {
+    /// The bytes that it takes in memory.
+    pub(crate) fn held(&self) -> u64 {
+        match self {
+            Source::Block(block) => block.weight(),
+            Source::Run(_) => 0,
+        }
+    }
+}
+
+/// The hash that spreads keys over partitions and orders groups: the same in every process, since a resumed job reads
+/// what a killed one wrote. (Keys that were made to collide only make partitions uneven.)
+#[inline]
+pub(crate) fn key_hash(key: &[u8]) -> u64 {
+    const A: u64 = 0x9e37_79b9_7f4a_7c15;
+    const B: u64 = 0xd6e8_feb8_6659_fd93;
+    let fold = |a: u64, b: u64| {
+        let product = u128::from(a) * u128::from(b);
+        product as u64 ^ (product >> 64) as u64
+    };
+    let mut hash = A ^ key.len() as u64;
+    let mut words = key.chunks_exact(8);
+    for word in &mut words {
+        let word = word.try_into().map_or(0, u64::from_le_bytes);
+        hash = fold(hash ^ word, B);
+    }
+    let rest = words.remainder().iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    fold(fold(hash ^ rest, B) ^ A, B)
 }
 
 /// What a bundle writes into one shuffle; taken when the bundle is done.
 #[derive(Clone)]
-pub(crate) struct BundleBlocks(Arc<Mutex<Vec<Block>>>);
+pub(crate) struct BundleBlocks(Arc<Mutex<Writing>>);
+
+struct Writing {
+    blocks: Vec<Block>,
+    runs: Vec<Vec<Segment>>,
+    charge: Charge,
+    room: Arc<Room>,
+}
+
+/// What a bundle wrote into a shuffle, by partition.
+pub(crate) struct Written {
+    pub(crate) partitions: Vec<Vec<Source>>,
+    charge: Option<Charge>,
+}
+
+impl Written {
+    /// What was written down before.
+    pub(crate) fn restored(partitions: Vec<Vec<Source>>) -> Self {
+        Written { partitions, charge: None }
+    }
+
+    /// What it takes in memory.
+    pub(crate) fn into_charge(self, memory: &Arc<Memory>) -> Charge {
+        self.charge.unwrap_or_else(|| Charge::new(memory))
+    }
+}
 
 impl BundleBlocks {
-    pub(crate) fn new(partitions: usize) -> Self {
-        BundleBlocks(Arc::new(Mutex::new((0..partitions).map(|_| Block::default()).collect())))
+    pub(crate) fn new(partitions: usize, memory: &Arc<Memory>, room: &Arc<Room>) -> Self {
+        BundleBlocks(Arc::new(Mutex::new(Writing {
+            blocks: (0..partitions).map(|_| Block::default()).collect(),
+            runs: vec![Vec::new(); partitions],
+            charge: Charge::new(memory),
+            room: room.clone(),
+        })))
     }
 
-    pub(crate) fn sink(&self, hasher: DefaultHashBuilder) -> Box<dyn KeyedSink> {
-        Box::new(Sink { blocks: self.clone(), hasher })
+    pub(crate) fn sink(&self) -> Box<dyn KeyedSink> {
+        Box::new(Sink(self.clone()))
     }
 
-    /// What came since the last call, one block a partition.
-    pub(crate) fn take(&self) -> Vec<Block> {
-        let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        blocks.iter_mut().map(std::mem::take).collect()
+    fn lock(&self) -> MutexGuard<'_, Writing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What came since the last call, by partition; on disk if it must outlive the process.
+    pub(crate) fn take(&self) -> Result<Written> {
+        let mut writing = self.lock();
+        if writing.room.is_kept() {
+            writing.spill()?;
+        }
+        let Writing { blocks, runs, charge, .. } = &mut *writing;
+        let partitions = blocks.iter_mut().zip(runs).map(|(block, runs)| {
+            let runs = std::mem::take(runs).into_iter().map(Source::Run);
+            let block = std::mem::take(block);
+            let block = (block.len() > 0).then(|| Source::Block(Arc::new(block)));
+            runs.chain(block).collect()
+        });
+        Ok(Written { partitions: partitions.collect(), charge: Some(charge.take()) })
+    }
+
+    /// Throws away what came.
+    pub(crate) fn forget(&self) {
+        let mut writing = self.lock();
+        writing.blocks.iter_mut().for_each(|block| *block = Block::default());
+        writing.runs.iter_mut().for_each(Vec::clear);
+        drop(writing.charge.take());
     }
 }
 
-struct Sink {
-    blocks: BundleBlocks,
-    hasher: DefaultHashBuilder,
+impl Writing {
+    /// Writes what is held as runs.
+    fn spill(&mut self) -> Result<()> {
+        if self.blocks.iter().all(|block| block.len() == 0) {
+            return Ok(());
+        }
+        let file = self.room.file()?;
+        for (block, runs) in self.blocks.iter_mut().zip(&mut self.runs) {
+            if block.len() > 0 {
+                let run = write_block(block, file.clone())?;
+                self.room.memory().spilled(run.len);
+                runs.push(run);
+                *block = Block::default();
+            }
+        }
+        drop(self.charge.take());
+        Ok(())
+    }
 }
+
+struct Sink(BundleBlocks);
 
 impl KeyedSink for Sink {
     fn accept(&mut self, batch: &KeyedBatch, meta: &Meta) -> Result<()> {
-        let mut blocks = self.blocks.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let partitions = blocks.len() as u64;
+        let mut writing = self.0.lock();
+        let partitions = writing.blocks.len() as u64;
         for (i, (key, value)) in batch.iter().enumerate() {
-            let mut hasher = self.hasher.build_hasher();
-            hasher.write(key);
-            // The high bits: the low ones pick the place in the groups' own table.
-            let partition = ((hasher.finish() >> 32) % partitions) as usize;
-            blocks[partition].push(key, value, meta.get(i));
+            // The high bits are as good as the low ones, and spread without a division by a constant.
+            let partition = ((key_hash(key) >> 32) % partitions) as usize;
+            writing.blocks[partition].push(key, value, meta.get(i));
+        }
+        let carried = match meta {
+            Meta::Uniform(_) => 0,
+            Meta::Each(infos) => infos.len() * size_of::<WindowInfo>(),
+        };
+        let bytes = batch.buffer.len() + batch.ends.len() * size_of::<Entry>() + carried;
+        writing.charge.add(bytes as u64);
+        if writing.room.memory().should_spill(writing.charge.bytes()) {
+            writing.spill()?;
         }
         Ok(())
     }
@@ -88,157 +233,68 @@ impl KeyedSink for Sink {
 
 /// All that was written for one grouping.
 pub(crate) struct Shuffle {
-    hasher: DefaultHashBuilder,
-    partitions: Vec<Mutex<Vec<Arc<Block>>>>,
+    bundles: Mutex<Vec<(u64, Written)>>,
+    partitions: usize,
     windowing: WindowingStrategy,
-}
-
-struct Group {
-    key: Bytes,
-    windows: WindowTable<Values>,
-}
-
-struct Values {
-    chunks: Vec<Bytes>,
-    open: Vec<u8>,
-    count: usize,
-    earliest: Timestamp,
-    latest: Timestamp,
-}
-
-impl Values {
-    fn new() -> Self {
-        Values {
-            chunks: Vec::new(),
-            open: Vec::new(),
-            count: 0,
-            earliest: Timestamp::MAX,
-            latest: Timestamp::MIN,
-        }
-    }
-
-    fn push(&mut self, value: &[u8], at: Timestamp) {
-        if self.open.len() + value.len() > CHUNK && !self.open.is_empty() {
-            self.chunks.push(std::mem::take(&mut self.open).into());
-        }
-        self.open.extend_from_slice(value);
-        self.count += 1;
-        self.earliest = self.earliest.min(at);
-        self.latest = self.latest.max(at);
-    }
-
-    fn append(&mut self, mut other: Values) {
-        for values in [&mut *self, &mut other] {
-            if !values.open.is_empty() {
-                values.chunks.push(std::mem::take(&mut values.open).into());
-            }
-        }
-        self.chunks.append(&mut other.chunks);
-        self.count += other.count;
-        self.earliest = self.earliest.min(other.earliest);
-        self.latest = self.latest.max(other.latest);
-    }
-
-    fn finish(mut self) -> Arc<[Bytes]> {
-        if !self.open.is_empty() {
-            self.chunks.push(self.open.into());
-        }
-        self.chunks.into()
-    }
 }
 
 impl Shuffle {
     pub(crate) fn new(partitions: usize, windowing: WindowingStrategy) -> Self {
-        Shuffle {
-            hasher: DefaultHashBuilder::default(),
-            partitions: (0..partitions).map(|_| Mutex::default()).collect(),
-            windowing,
-        }
-    }
-
-    /// The hash by which bundles must spread their keys.
-    pub(crate) fn hasher(&self) -> DefaultHashBuilder {
-        self.hasher.clone()
+        Shuffle { bundles: Mutex::default(), partitions, windowing }
     }
 
     /// Adds what a finished bundle wrote.
-    pub(crate) fn commit(&self, blocks: Vec<Block>) {
-        for (partition, block) in self.partitions.iter().zip(blocks) {
-            if !block.entries.is_empty() {
-                partition.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(block));
-            }
-        }
+    pub(crate) fn commit(&self, bundle: u64, written: Written) {
+        self.bundles.lock().unwrap_or_else(PoisonError::into_inner).push((bundle, written));
     }
 
-    /// The partitions that hold anything.
-    pub(crate) fn filled(&self) -> Vec<Vec<Arc<Block>>> {
-        let taken = self.partitions.iter().map(|p| p.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        taken.filter(|blocks| !blocks.is_empty()).collect()
+    /// The partitions that hold anything, each in the order of the bundles.
+    pub(crate) fn filled(&self) -> Vec<Vec<Source>> {
+        let mut bundles = self.bundles.lock().unwrap_or_else(PoisonError::into_inner);
+        bundles.sort_by_key(|(bundle, _)| *bundle);
+        let mut partitions: Vec<Vec<Source>> = vec![Vec::new(); self.partitions];
+        for (_, written) in bundles.iter() {
+            for (partition, sources) in partitions.iter_mut().zip(&written.partitions) {
+                partition.extend(sources.iter().cloned());
+            }
+        }
+        partitions.retain(|sources| !sources.is_empty());
+        partitions
     }
 
     pub(crate) fn windowing(&self) -> &WindowingStrategy {
         &self.windowing
     }
-}
 
-/// Groups the blocks of one partition by key and window, and hands the groups to `reader`.
-///
-/// Groups come in the order of their keys' first appearance, values in the order of the blocks.
-pub(crate) fn read_groups(
-    blocks: &[Arc<Block>],
-    windowing: &WindowingStrategy,
-    reader: &mut dyn GroupReader,
-) -> Result<()> {
-    for mut group in grouped(blocks) {
-        let windows = group.windows.take();
-        let windows = if windowing.window_fn.is_merging() { merged(windows, windowing) } else { windows };
-        for (window, values) in windows {
-            let timestamp = windowing.timestamp_combiner.combine(&window, values.earliest, values.latest);
-            let info = WindowInfo { timestamp, windows: Windows::One(window), pane: Pane::ON_TIME_AND_ONLY };
-            let count = values.count;
-            reader.group(group.key.clone(), values.finish(), count, &info)?;
-        }
-    }
-    Ok(())
-}
-
-fn grouped(blocks: &[Arc<Block>]) -> Vec<Group> {
-    let mut places: HashMap<&[u8], usize> = HashMap::new();
-    let mut groups: Vec<Group> = Vec::new();
-    for block in blocks {
-        for entry in &block.entries {
-            let key = &block.bytes[entry.start..entry.key_end];
-            let value = &block.bytes[entry.key_end..entry.value_end];
-            let info = &block.infos[entry.info as usize];
-            let place = *places.entry(key).or_insert_with(|| {
-                groups.push(Group { key: Bytes::copy_from_slice(key), windows: WindowTable::default() });
-                groups.len() - 1
-            });
-            let windows = &mut groups[place].windows;
-            for window in info.windows.as_slice() {
-                windows.get_or_insert_with(window, Values::new).push(value, info.timestamp);
+    /// Throws everything away, the files that nobody else reads too.
+    pub(crate) fn discard(self) {
+        for (_, written) in self.bundles.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            for source in written.partitions.into_iter().flatten() {
+                if let Source::Run(run) = source {
+                    SpillFile::discard(run.file);
+                }
             }
+            drop(written.charge);
         }
     }
-    groups
 }
 
-fn merged(windows: Vec<(Window, Values)>, windowing: &WindowingStrategy) -> Vec<(Window, Values)> {
-    let mut distinct: Vec<Window> = windows.iter().map(|(window, _)| window.clone()).collect();
-    distinct.sort();
-    let mut result: Vec<(Window, Values)> = Vec::new();
-    let mut into: HashMap<Window, usize> = HashMap::new();
-    for (parts, whole) in windowing.window_fn.merge(&distinct) {
-        result.push((whole, Values::new()));
-        into.extend(parts.into_iter().map(|part| (part, result.len() - 1)));
-    }
-    for (window, values) in windows {
-        match into.get(&window) {
-            Some(index) => result[*index].1.append(values),
-            // A window function that forgets a window has not merged it.
-            None => result.push((window, values)),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_same_in_every_build() {
+        // What killed runs wrote is read by these.
+        let hashes = [&b""[..], b"a", b"key", b"12345678", b"123456789"].map(key_hash);
+        let mut distinct = hashes.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), 5);
+        let mut buckets = [0; 8];
+        for key in 0..8_000u64 {
+            buckets[(key_hash(&key.to_le_bytes()) >> 32) as usize % 8] += 1;
         }
+        assert!(buckets.iter().all(|n| (850..1150).contains(n)), "{buckets:?}");
     }
-    result.retain(|(_, values)| values.count > 0);
-    result
 }

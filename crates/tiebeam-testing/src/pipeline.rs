@@ -91,6 +91,25 @@ impl TestPipeline {
         EmbeddedRunner::new(options).run(&graph)
     }
 
+    /// Runs what `build` makes in one mode, with the mode's options changed.
+    ///
+    /// # Errors
+    /// As [`run`](TestPipeline::run).
+    pub fn run_with(
+        mode: Mode,
+        change: impl FnOnce(RunnerOptions) -> RunnerOptions,
+        build: impl Fn(&Pipeline),
+    ) -> Result<JobReport> {
+        let make = || {
+            let pipeline = Pipeline::new();
+            build(&pipeline);
+            Ok(pipeline.build()?)
+        };
+        let graph = make()?;
+        let options = mode.options(&graph, &make)?;
+        EmbeddedRunner::new(change(options)).run(&graph)
+    }
+
     /// Runs it in all three modes; each must succeed. Gives the reports, fused, paranoid, worker.
     ///
     /// # Panics

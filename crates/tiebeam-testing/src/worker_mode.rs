@@ -281,8 +281,17 @@ impl InProcess {
         };
         match self.harness.side_input(&side_input, &window, key.as_deref())? {
             SideValues::Held(values) => Ok(values),
-            SideValues::Paged { .. } => {
-                Err(Error::internal("the embedded runner keeps its side inputs itself"))
+            // On disk: brought into memory as a whole here, and sent on in pages of another size.
+            SideValues::Paged { token, state } => {
+                let (mut chunks, mut next) = (Vec::new(), None);
+                loop {
+                    let (page, more) = state.page(&token, next.as_deref())?;
+                    chunks.push(page);
+                    next = more;
+                    if next.is_none() {
+                        return Ok(EncodedValues { chunks: chunks.into(), count: 0 });
+                    }
+                }
             }
         }
     }
