@@ -158,9 +158,10 @@ pub fn exit_of(report: &Report) -> Exit {
 /// Runs a pipeline file.
 pub fn run(args: &RunArgs) -> Exit {
     let mut flags = args.flags.clone();
-    // Examples run in a folder of their own; the report is wanted in this one.
-    if let (Some(report), Ok(here)) = (&flags.report, std::env::current_dir()) {
-        flags.report = Some(here.join(report));
+    // Examples run in a folder of their own; the report and the state are wanted in this one.
+    if let Ok(here) = std::env::current_dir() {
+        flags.report = flags.report.map(|report| here.join(report));
+        flags.state_dir = flags.state_dir.map(|dir| here.join(dir));
     }
     let opened = match args.file.open() {
         Ok(opened) => opened,

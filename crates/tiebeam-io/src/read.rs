@@ -265,6 +265,8 @@ impl<R: RangeReader> ReadFiles<R> {
             input.pipeline().fail(error);
         }
         let list = ListPattern { pattern: self.pattern.clone(), listing: self.all.own_listing() };
+        let looked_at = list.clone();
+        input.pipeline().add_input_digest(move || looked_at.digest());
         impulse(input.pipeline()).step("List").par_do(list).reshuffle_one_by_one()
     }
 }
@@ -354,6 +356,19 @@ impl<R: RangeReader> PTransform<PCollection<String>> for WithBadRecords<ReadAllF
 struct ListPattern {
     pattern: Arc<str>,
     listing: Listing,
+}
+
+impl ListPattern {
+    /// What the pattern matches now: paths, sizes and times.
+    fn digest(&self) -> Result<u64> {
+        let files = fs::list(&self.pattern, self.listing.allow_empty)?;
+        // FNV-1a: the same in every process.
+        let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        Ok(files.iter().fold(0xcbf2_9ce4_8422_2325, |hash, file| {
+            let numbers = [file.size.to_le_bytes(), file.modified.micros().to_le_bytes()].concat();
+            numbers.iter().fold(file.path.as_bytes().iter().fold(mix(hash, &0xff), mix), mix)
+        }))
+    }
 }
 
 impl DoFn for ListPattern {

@@ -228,6 +228,8 @@ impl Place {
                 let job_dir = self.job_dir(id);
                 let names = self.fs.names(&job_dir).map_err(|e| failed_writing("look into", &job_dir, e))?;
                 if let Some(done) = self.already_done(&names, pieces)? {
+                    // A run that went on has made the directory anew.
+                    self.clear(id)?;
                     return Ok(Committed { files: done, records });
                 }
                 let shards = self.shards(id, pieces, header)?;

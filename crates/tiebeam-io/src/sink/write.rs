@@ -97,6 +97,9 @@ impl<T: Element, F: RecordFormat<T>> PTransform<PCollection<T>> for WriteFiles<F
         pipeline.add_check(move || check.place.check());
         let cleanup = sink.clone();
         pipeline.add_cleanup(move |run| cleanup.close(run));
+        // The claim ended with the process that made it; what that has written is kept.
+        let again = sink.clone();
+        pipeline.add_resumption(move |run| again.begin(run));
 
         let job = impulse(&pipeline).step("Begin").apply(ParDo::new(BeginOutput {
             sink: sink.clone(),
@@ -219,8 +222,8 @@ impl DoFn for BeginOutput {
     }
 }
 
-/// The number of bundles that this process wrote: names of temporary files begin with it, so that the shards come in the
-/// order in which their bundles began.
+/// The number of bundles that this process wrote, where the runner does not number them: names of temporary files begin with
+/// it, so that the shards come in the order in which their bundles began.
 static BUNDLES: AtomicU64 = AtomicU64::new(0);
 
 /// Writes one temporary file a bundle (or one for each shard, where their number is given).
@@ -272,7 +275,7 @@ impl<T: Element, F: RecordFormat<T>> WriteShards<T, F> {
 
     fn start(&self, job: RunId, shard: usize, first: &T) -> Result<OpenPiece<F::File>> {
         let place = &self.sink.place;
-        let name = format!("shard-{:012}-{}", self.bundle, RunId::new());
+        let name = format!("shard-{:020}-{}", self.bundle, RunId::new());
         let path = place.temp_path(job, &name);
         let failed = |e| failed_writing("write", &path, e);
         let header = self.format.header(Some(first))?.unwrap_or_default();
@@ -353,8 +356,8 @@ impl<T: Element, F: RecordFormat<T>> DoFn for WriteShards<T, F> {
         Ok(())
     }
 
-    fn start_bundle(&mut self, _: &BundleContext<'_>, _: &mut Output<Self::Out>) -> Result<()> {
-        self.bundle = BUNDLES.fetch_add(1, Ordering::Relaxed);
+    fn start_bundle(&mut self, cx: &BundleContext<'_>, _: &mut Output<Self::Out>) -> Result<()> {
+        self.bundle = cx.number().unwrap_or_else(|| BUNDLES.fetch_add(1, Ordering::Relaxed));
         self.job = None;
         let count = self.sink.place.target().num_shards.unwrap_or(1);
         self.open.clear();

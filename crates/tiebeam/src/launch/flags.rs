@@ -29,6 +29,16 @@ pub struct RunFlags {
     /// Threads of the embedded runner; one a core unless told.
     #[arg(long, value_name = "N")]
     pub threads: Option<std::num::NonZeroUsize>,
+    /// The memory that the embedded runner should do with, such as 512MiB or 2GB; what is kept between stages goes to disk
+    /// beyond its share. Half of what the process may use unless told.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory_limit: Option<u64>,
+    /// A folder where the embedded runner writes down what it has done, so that the job can go on after a kill.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Goes on with the killed job that is in the state directory, if there is one.
+    #[arg(long, requires = "state_dir")]
+    pub resume: bool,
     /// How progress is shown, on stderr.
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto)]
     pub progress: ProgressMode,
@@ -128,6 +138,27 @@ pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A number of bytes: with nothing, B, KB, MB, GB, TB or KiB, MiB, GiB, TiB.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let wanted = || format!("wanted a size such as 512MiB or 2GB, got `{text}`");
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let number: f64 = text[..split].trim().parse().map_err(|_| wanted())?;
+    let unit = match text[split..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1u64,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        _ => return Err(wanted()),
+    };
+    let bytes = number * unit as f64;
+    if (1.0..9e18).contains(&bytes) { Ok(bytes as u64) } else { Err(wanted()) }
+}
+
 /// A number with ms, s, m or h.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wanted = || format!("wanted a duration such as 500ms, 30s, 5m or 2h, got `{text}`");
@@ -154,6 +185,23 @@ mod tests {
         }
         for text in ["", "30", "s", "-1s", "1d", "NaNs"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        for (text, bytes) in [
+            ("65536", 65_536),
+            ("64KiB", 65_536),
+            ("512MiB", 512 << 20),
+            ("2GB", 2_000_000_000),
+            ("1.5 gib", 3 << 29),
+            ("3g", 3 << 30),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MiB", "0", "-1GB", "1PB", "NaN", "1e30", "half"] {
+            assert!(size(text).is_err(), "{text}");
         }
     }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tiebeam_core::{Error, ErrorKind, Result};
 use tiebeam_graph::Graph;
-use tiebeam_runner::{CancelToken, EmbeddedRunner, JobReport, JobStatus, Progress, RunnerOptions};
+use tiebeam_runner::{
+    CancelToken, EmbeddedRunner, JobReport, JobStatus, Progress, RunnerOptions, StateOptions,
+};
 
 use super::exit::{Exit, print_error, to_stderr};
 use super::flags::{ProgressMode, RunFlags, RunnerKind};
@@ -43,6 +45,9 @@ pub fn run(job: &Job, flags: &RunFlags) -> Exit {
     }
     let written = write_report(job, flags, &progress, &result, &models);
     let exit = verdict(job, flags, &result, listening.last());
+    for note in progress.notes() {
+        to_stderr(&format!("note: {note}\n"));
+    }
     match written {
         Ok(()) => exit,
         Err(error) => {
@@ -57,6 +62,12 @@ fn embedded(job: &Job, flags: &RunFlags, progress: &Progress, cancel: CancelToke
     if let Some(threads) = flags.threads {
         options = options.with_threads(threads.get());
     }
+    options.memory_limit = flags.memory_limit;
+    options.state = flags.state_dir.as_ref().map(|dir| StateOptions {
+        dir: dir.clone(),
+        resume: flags.resume,
+        options: job.decisive.clone(),
+    });
     EmbeddedRunner::new(options).run_with_progress(&job.graph, progress)
 }
 
