@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 mod conformance;
 mod deploy;
+mod drill;
 mod engines;
 mod fetch;
 mod tidy;
@@ -18,6 +19,8 @@ cargo xtask TASK
   conformance coders   our coders against Beam's standard_coders.yaml
   conformance yaml-docs
                        the pipelines of Beam YAML's documents, here and with Beam Python: the same rows come out
+  drill [group|resume]... [--size 1GB] [--memory-limit 128MiB] [--kills 8] [--seed 1]
+                       the embedded runner: groups of more data than memory, a job that is killed again and again
   deploy-lint          the Dockerfile and the manifests below deploy/ before linters, uploads before a fake of Cloud Storage
   engines install [NAME...]
                        python, prism, flink, spark, java into the same cache; the versions are in engines/versions.toml
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["fetch", names @ ..] => fetch::run(names),
         ["deploy-lint"] => deploy::run(),
+        ["drill", rest @ ..] => drill::run(rest),
         ["engines", rest @ ..] => engines::run(rest),
         ["conformance", "coders"] => conformance::coders(),
         ["conformance", "yaml-docs"] => conformance::yaml_docs(),

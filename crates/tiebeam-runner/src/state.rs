@@ -295,7 +295,7 @@ fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// The error of state that is not what was written.
 pub(crate) fn damaged(path: &Path) -> Error {
     Error::new(
-        ErrorKind::InvalidData,
+        ErrorKind::Output,
         "TB0573",
         format!("`{}` is damaged, the run cannot go on", path.display()),
     )

@@ -23,6 +23,12 @@ pub const METRICS: &str = "sink";
 /// A writer passes its bytes on when it has this many.
 const FLUSH: usize = 1 << 20;
 
+/// The files that a bundle has open. Of more shards, what was gathered for one is written as a file of its own, and closed.
+const MOST_OPEN: usize = 8;
+
+/// The bytes that are gathered for all shards, where they are more than may be open.
+const GATHERED: usize = 32 << 20;
+
 /// Writes a PCollection as files `path-00000-of-00003`; gives their paths.
 ///
 /// The files appear together when everything is written, in place of what an earlier run wrote under the same path. A
@@ -236,6 +242,10 @@ pub(crate) struct WriteShards<T, F: RecordFormat<T>> {
     /// By shard.
     open: Vec<Option<OpenPiece<F::File>>>,
     next: usize,
+    /// The number of pieces begun in this bundle, for their names.
+    begun: usize,
+    /// The pieces that are complete already.
+    complete: Vec<Piece>,
     records: Counter,
     elements: PhantomData<fn(T)>,
 }
@@ -260,6 +270,8 @@ impl<T: Element, F: RecordFormat<T>> WriteShards<T, F> {
             job: None,
             open: Vec::new(),
             next: 0,
+            begun: 0,
+            complete: Vec::new(),
             records: Counter::default(),
             elements: PhantomData,
         }
@@ -273,25 +285,39 @@ impl<T: Element, F: RecordFormat<T>> WriteShards<T, F> {
         Ok(*self.job.insert(job_of(&job)?))
     }
 
-    fn start(&self, job: RunId, shard: usize, first: &T) -> Result<OpenPiece<F::File>> {
+    fn start(&mut self, job: RunId, shard: usize, first: &T) -> Result<OpenPiece<F::File>> {
         let place = &self.sink.place;
-        let name = format!("shard-{:020}-{}", self.bundle, RunId::new());
+        let name = format!("shard-{:020}-{:08}-{}", self.bundle, self.begun, RunId::new());
+        self.begun += 1;
         let path = place.temp_path(job, &name);
-        let failed = |e| failed_writing("write", &path, e);
         let header = self.format.header(Some(first))?.unwrap_or_default();
-        let file = place.create(job, &path)?;
-        let encoder = Encoder::new(file, place.target().compression).map_err(failed)?;
         // Shards that are put together from pieces are given their header then.
         let buffer = if place.target().num_shards.is_none() { header.clone() } else { Vec::new() };
         let piece = Piece { name, shard, records: 0, bytes: 0, header };
-        Ok(OpenPiece {
-            state: F::File::default(),
-            fs: place.shared_fs(),
-            path,
-            piece,
-            buffer,
-            encoder: Some(encoder),
-        })
+        let (state, fs) = (F::File::default(), place.shared_fs());
+        let mut open = OpenPiece { state, fs, path, piece, buffer, encoder: None };
+        if self.open.len() <= MOST_OPEN {
+            open.create(place, job)?;
+        }
+        Ok(open)
+    }
+
+    /// Ends a piece; only now it needs a file, where there are many.
+    fn finish(&mut self, job: RunId, mut open: OpenPiece<F::File>) -> Result<()> {
+        open.create(&self.sink.place, job)?;
+        let piece = open.finish()?;
+        self.complete.push(piece);
+        Ok(())
+    }
+
+    /// Removes what a bundle that failed has written.
+    fn drop_complete(&mut self) {
+        if let Some(job) = self.job {
+            for piece in self.complete.drain(..) {
+                // What can't be removed now is cleared away with the job's directory.
+                let _ = self.sink.place.fs().delete(&self.sink.place.temp_path(job, &piece.name));
+            }
+        }
     }
 
     fn add(&mut self, job: RunId, record: &T) -> Result<()> {
@@ -308,11 +334,30 @@ impl<T: Element, F: RecordFormat<T>> WriteShards<T, F> {
             return Err(error);
         }
         open.piece.records += 1;
-        if open.buffer.len() >= FLUSH { open.flush() } else { Ok(()) }
+        if count <= MOST_OPEN {
+            return if open.buffer.len() >= FLUSH { open.flush() } else { Ok(()) };
+        }
+        if open.buffer.len() < (GATHERED / count).clamp(FLUSH / 16, FLUSH) {
+            return Ok(());
+        }
+        match self.open[shard].take() {
+            Some(open) => self.finish(job, open),
+            None => Ok(()),
+        }
     }
 }
 
 impl<S> OpenPiece<S> {
+    /// Makes its file, unless it has one.
+    fn create(&mut self, place: &Place, job: RunId) -> Result<()> {
+        if self.encoder.is_none() {
+            let file = place.create(job, &self.path)?;
+            let encoder = Encoder::new(file, place.target().compression);
+            self.encoder = Some(encoder.map_err(|e| failed_writing("write", &self.path, e))?);
+        }
+        Ok(())
+    }
+
     fn flush(&mut self) -> Result<()> {
         if let Some(encoder) = &mut self.encoder {
             encoder.write_all(&self.buffer).map_err(|e| failed_writing("write", &self.path, e))?;
@@ -358,7 +403,9 @@ impl<T: Element, F: RecordFormat<T>> DoFn for WriteShards<T, F> {
 
     fn start_bundle(&mut self, cx: &BundleContext<'_>, _: &mut Output<Self::Out>) -> Result<()> {
         self.bundle = cx.number().unwrap_or_else(|| BUNDLES.fetch_add(1, Ordering::Relaxed));
+        self.drop_complete();
         self.job = None;
+        self.begun = 0;
         let count = self.sink.place.target().num_shards.unwrap_or(1);
         self.open.clear();
         self.open.resize_with(count, || None);
@@ -383,9 +430,11 @@ impl<T: Element, F: RecordFormat<T>> DoFn for WriteShards<T, F> {
     }
 
     fn finish_bundle(&mut self, _: &BundleContext<'_>, out: &mut Output<Self::Out>) -> Result<()> {
-        let Some(job) = self.job.take() else { return Ok(()) };
+        let Some(job) = self.job else { return Ok(()) };
         for open in std::mem::take(&mut self.open).into_iter().flatten() {
-            let piece = open.finish()?;
+            self.finish(job, open)?;
+        }
+        for piece in std::mem::take(&mut self.complete) {
             self.records.add(piece.records as i64);
             out.emit_with((job.to_string(), Some(piece)), &WindowInfo::GLOBAL);
         }
@@ -394,6 +443,7 @@ impl<T: Element, F: RecordFormat<T>> DoFn for WriteShards<T, F> {
 
     fn teardown(&mut self) {
         self.open.clear();
+        self.drop_complete();
     }
 }
 

@@ -134,6 +134,40 @@ fn one_file_a_bundle() {
 }
 
 #[test]
+fn many_shards_are_not_open_at_once() {
+    let setup = Setup::new(Some(9), true);
+    // Long enough that some are written before the bundle's end, and more than one piece a shard.
+    let numbers: Vec<i64> = (0..30_000).map(|n| i64::MAX - n).collect();
+    let (first, second) = numbers.split_at(20_000);
+    let mut dofn = WriteShards::new(setup.sink.clone(), setup.format.clone(), View::new("job"));
+    dofn.setup(&SetupContext::new("Write", setup.job, setup.metrics.of_step("Write"))).unwrap();
+    let job = Job(setup.job.to_string());
+    let cx = BundleContext::new(&job, &|| false).numbered(Some(3));
+    let mut out = Output::new(Box::new(Gather(setup.pieces.clone())));
+    dofn.start_bundle(&cx, &mut out).unwrap();
+    for _ in 0..20 {
+        for batch in [first, second] {
+            dofn.process_batch(Batch::uniform(batch.to_vec(), WindowInfo::GLOBAL), &cx, &mut out).unwrap();
+        }
+    }
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        let ours = open.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        assert_eq!(ours.filter(|path| path.starts_with(setup.dir.path())).count(), 1, "the lock alone");
+    }
+    dofn.finish_bundle(&cx, &mut out).unwrap();
+    out.flush().unwrap();
+    let files = setup.commit();
+    assert_eq!(files.len(), 9);
+    assert!(setup.pieces().len() > 9, "{} pieces", setup.pieces().len());
+    let mut lines: Vec<i64> =
+        files.iter().flat_map(|(_, text)| text.lines().skip(1).map(|line| line.parse().unwrap())).collect();
+    lines.sort_unstable();
+    let mut wanted: Vec<i64> = (0..20).flat_map(|_| numbers.iter().copied()).collect();
+    wanted.sort_unstable();
+    assert!(lines == wanted);
+}
+
+#[test]
 fn small_bundles_share_a_file_with_one_header() {
     let setup = Setup::joining(None, true, 1 << 20);
     setup.bundle(&[&[1, 2], &[3]]).unwrap();

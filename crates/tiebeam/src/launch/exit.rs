@@ -29,8 +29,8 @@ pub enum Exit {
 impl Exit {
     /// The exit code of an error that ended a job.
     pub fn of(error: &Error) -> Self {
-        if ["TB0522", "TB0523", "TB0524"].contains(&error.code()) {
-            // What the flags say of another engine, not the pipeline.
+        if ["TB0522", "TB0523", "TB0524", "TB0572", "TB0574"].contains(&error.code()) {
+            // What the flags say of another engine or another run, not the pipeline.
             return Exit::BadUsage;
         }
         match error.kind() {

@@ -37,6 +37,12 @@ pub fn run(job: &Job, flags: &RunFlags) -> Exit {
     let shown = Shown::start(flags.progress, progress.clone());
     let result = match flags.runner {
         RunnerKind::Embedded => embedded(job, flags, &progress, cancel),
+        other if flags.state_dir.is_some() => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "TB0574",
+            format!("`--state-dir` is of the embedded runner, not of `{}`", other.name()),
+        )
+        .with_help("engines keep their own state: leave `--state-dir` and `--resume` out")),
         _ => elsewhere(job, flags, &progress, &cancel),
     };
     drop(shown);
