@@ -38,7 +38,10 @@ pub fn build(p: &Pipeline, options: &Options) {
     let groups = made.step("Group").group_by_key();
     let looked = groups.step("Look").try_map(move |(key, values)| look(key, &values, keys, size));
     let whole = looked.map(|group| (0i64, group)).step("All").group_by_key();
-    whole.step("Check").try_map(move |(_, groups)| check(&groups, count, keys, size)).apply(text::write(output));
+    whole
+        .step("Check")
+        .try_map(move |(_, groups)| check(&groups, count, keys, size))
+        .apply(text::write(output));
 }
 
 /// A number that has nothing to do with its neighbours'.
@@ -102,6 +105,7 @@ fn check(groups: &Iterable<Group>, count: u64, keys: u64, size: usize) -> Result
     Ok(format!("exact: {seen} groups, {count} values, {bytes} bytes, the largest group has {largest}"))
 }
 
+#[allow(clippy::print_stderr)] // What the process took is for whoever runs it.
 fn main() -> ExitCode {
     let code = tiebeam::main(build);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

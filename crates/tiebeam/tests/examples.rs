@@ -22,6 +22,9 @@ mod file_types;
 #[path = "../../../examples/images.rs"]
 #[allow(dead_code)]
 mod images;
+#[path = "../../../examples/large_groups.rs"]
+#[allow(dead_code)]
+mod large_groups;
 #[path = "../../../examples/sequence.rs"]
 #[allow(dead_code)]
 mod sequence;
@@ -128,6 +131,19 @@ fn co_group_meets_by_name_and_reads_three_side_inputs() {
         "dora: nothing ordered; wrote: Do you sell kites?",
     ];
     check(co_group::build, &[], &expected);
+}
+
+#[test]
+fn large_groups_are_exact_in_little_memory_too() {
+    let expected = ["exact: 101 groups, 2000 values, 2000000 bytes, the largest group has 400"];
+    check(large_groups::build, &[], &expected);
+    let dir = tempfile::tempdir().unwrap();
+    let graph = graph(large_groups::build, &[], &dir.path().join("part"));
+    let options = RunnerOptions::default().with_threads(2).with_memory_limit(64 << 10);
+    let report = EmbeddedRunner::new(options).run(&graph).unwrap();
+    assert_eq!(lines(dir.path()), expected);
+    assert!(report.counter("runner", "spilled_bytes") > 2_000_000);
+    assert!(report.notes[0].starts_with("key 0xff"), "{:?}", report.notes);
 }
 
 /// The settings of the engines that are here; says which is not, so that a skipped check is seen.
