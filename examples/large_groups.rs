@@ -10,6 +10,7 @@
 //! value=100`. What the process took at most is told on stderr, where the system knows it.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tiebeam::io::text;
 use tiebeam::prelude::*;
@@ -36,12 +37,35 @@ pub fn build(p: &Pipeline, options: &Options) {
         },
     );
     let groups = made.step("Group").group_by_key();
-    let looked = groups.step("Look").try_map(move |(key, values)| look(key, &values, keys, size));
+    let look = Fallible::new(move |(key, values): (i64, Iterable<Bytes>)| look(key, &values, keys, size));
+    let looked = groups.step("Look").apply(ParDo::new(look));
     let whole = looked.map(|group| (0i64, group)).step("All").group_by_key();
-    whole
-        .step("Check")
-        .try_map(move |(_, groups)| check(&groups, count, keys, size))
-        .apply(text::write(output));
+    let check = Fallible::new(move |(_, groups): (i64, Iterable<Group>)| check(&groups, count, keys, size));
+    whole.step("Check").apply(ParDo::new(check)).apply(text::write(output));
+}
+
+/// Ends the job where a function fails.
+struct Fallible<I, O>(Arc<dyn Fn(I) -> Result<O> + Send + Sync>);
+
+impl<I, O> Fallible<I, O> {
+    fn new(f: impl Fn(I) -> Result<O> + Send + Sync + 'static) -> Self {
+        Fallible(Arc::new(f))
+    }
+}
+
+impl<I, O> Clone for Fallible<I, O> {
+    fn clone(&self) -> Self {
+        Fallible(self.0.clone())
+    }
+}
+
+impl<I: Element, O: Element> DoFn for Fallible<I, O> {
+    type In = I;
+    type Out = O;
+    fn process(&mut self, element: I, _: &ElementContext<'_>, out: &mut Output<O>) -> Result<()> {
+        out.emit((self.0)(element)?);
+        Ok(())
+    }
 }
 
 /// A number that has nothing to do with its neighbours'.

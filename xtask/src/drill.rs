@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use crate::say;
+use crate::{engines, say};
 
 type Outcome<T> = Result<T, String>;
 
@@ -41,12 +41,13 @@ pub(crate) fn run(arguments: &[&str]) -> Outcome<bool> {
     if names.is_empty() {
         names = vec!["group", "resume"];
     }
+    let programs = engines::programs(vec!["tiebeam", "large_groups"])?;
     let (mut passed, mut failed) = (0, 0);
     for name in names {
         let folder = std::env::temp_dir().join(format!("tiebeam-drill-{}", std::process::id()));
         let done = fs::create_dir_all(&folder).map_err(shown).and_then(|()| match name {
-            "group" => group(&told, &folder),
-            _ => resume(&told, &folder),
+            "group" => group(&programs["large_groups"], &told, &folder),
+            _ => resume(&programs["tiebeam"], &told, &folder),
         });
         let _ = fs::remove_dir_all(&folder);
         match done {
@@ -79,22 +80,8 @@ fn shown(error: std::io::Error) -> String {
     error.to_string()
 }
 
-/// Builds a program of this workspace; gives its path.
-fn build(arguments: &[&str], path: &str) -> Outcome<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let status =
-        Command::new(cargo).arg("build").args(arguments).current_dir(&root).status().map_err(shown)?;
-    if !status.success() {
-        return Err(format!("cargo build {} failed", arguments.join(" ")));
-    }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), |dir| root.join(dir));
-    Ok(target.join("debug").join(path))
-}
-
 /// Groups `--size` bytes in `--memory-limit`.
-fn group(told: &Told, folder: &Path) -> Outcome<String> {
-    let program = build(&["-p", "tiebeam", "--example", "large_groups"], "examples/large_groups")?;
+fn group(program: &Path, told: &Told, folder: &Path) -> Outcome<String> {
     let out = folder.join("out/groups");
     let begun = Instant::now();
     let output = Command::new(program)
@@ -164,11 +151,10 @@ pipeline:
 ";
 
 /// Kills a job `--kills` times.
-fn resume(told: &Told, folder: &Path) -> Outcome<String> {
-    let program = build(&["-p", "tiebeam-cli"], "tiebeam")?;
+fn resume(program: &Path, told: &Told, folder: &Path) -> Outcome<String> {
     write_input(folder).map_err(shown)?;
     let begun = Instant::now();
-    let undisturbed = start(&program, folder)?.wait_with_output().map_err(shown)?;
+    let undisturbed = start(program, folder)?.wait_with_output().map_err(shown)?;
     let once = begun.elapsed().as_secs_f64();
     if !undisturbed.status.success() {
         return Err(format!("the undisturbed run failed: {}", String::from_utf8_lossy(&undisturbed.stderr)));
@@ -181,7 +167,7 @@ fn resume(told: &Told, folder: &Path) -> Outcome<String> {
     let (mut killed, mut runs, mut ends, mut again, mut halves) = (0, 0, 0, 0, 0);
     while killed < told.kills || ends == 0 {
         runs += 1;
-        let mut child = start(&program, folder)?;
+        let mut child = start(program, folder)?;
         // After some more bundles, which are some more than the ones that are done already; zero is at the very start.
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let before = bundles_done(folder);

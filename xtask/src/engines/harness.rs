@@ -171,7 +171,7 @@ fn build(cases: &[Case]) -> Result<BTreeMap<String, PathBuf>, String> {
 }
 
 /// Builds examples, and `tiebeam` itself; their paths by their names.
-pub(super) fn programs(mut names: Vec<&str>) -> Result<BTreeMap<String, PathBuf>, String> {
+pub(crate) fn programs(mut names: Vec<&str>) -> Result<BTreeMap<String, PathBuf>, String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--message-format=json-render-diagnostics"]);
     cargo.args(["--package", "tiebeam", "--package", "tiebeam-cli"]);

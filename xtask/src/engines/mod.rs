@@ -16,6 +16,8 @@ mod harness;
 mod install;
 mod table;
 
+pub(crate) use harness::programs;
+
 /// Where the poms and the cases are, in the clone.
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../engines")
