@@ -1,6 +1,6 @@
 //! What does not fit in memory goes to disk, and nothing is different for it: groups, windows, times, side inputs.
 
-#![allow(clippy::unwrap_used)] // a test fails by panicking, in the functions that tests share too
+#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking, in the functions that tests share too
 
 use std::collections::BTreeMap;
 use std::path::Path;
