@@ -51,6 +51,8 @@ impl PTransform<Begin> for MatchAll {
 
     #[track_caller]
     fn expand(self, input: Begin) -> PCollection<FileMetadata> {
+        let (pattern, allow_empty) = (self.pattern.clone(), self.allow_empty);
+        input.pipeline().add_input_digest(move || fs::digest(&pattern, allow_empty));
         impulse(input.pipeline()).step("List").par_do(self).reshuffle()
     }
 }

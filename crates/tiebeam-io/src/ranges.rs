@@ -46,6 +46,21 @@ impl Splitting {
     /// # Errors
     /// As [`Compression::of_path`].
     pub fn split(&self, files: &[FileMetadata], compression: Compression) -> Result<Vec<FileRange>> {
+        let mut ranges = Vec::new();
+        self.split_each(files.to_vec(), compression, &mut |range| ranges.push(range))?;
+        Ok(ranges)
+    }
+
+    /// The same, one after another: of a million files there is one list and not two.
+    ///
+    /// # Errors
+    /// As [`Compression::of_path`].
+    pub fn split_each(
+        &self,
+        files: Vec<FileMetadata>,
+        compression: Compression,
+        take: &mut dyn FnMut(FileRange),
+    ) -> Result<()> {
         let total: u64 = files.iter().map(|file| file.size).sum();
         let parts = self.parts.unwrap_or_else(|| {
             // Asked where the files are listed, not where the pipeline is built: machines differ.
@@ -53,22 +68,20 @@ impl Splitting {
         });
         let min = self.min_bytes.max(1);
         let wanted = total.div_ceil((parts as u64).max(1)).clamp(min, self.max_bytes.max(min));
-        let mut ranges = Vec::new();
-        for file in files.iter().filter(|file| file.size > 0 || *self == Splitting::WHOLE) {
+        for file in files.into_iter().filter(|file| file.size > 0 || *self == Splitting::WHOLE) {
             let pieces = match compression.of_path(&file.path)?.is_splittable() {
                 true => file.size.div_ceil(wanted).max(1),
                 false => 1,
             };
             // Parts of equal size, so that no small rest is left.
             let cut = |i: u64| (u128::from(file.size) * u128::from(i) / u128::from(pieces)) as u64;
-            ranges.extend((0..pieces).map(|i| FileRange {
-                path: file.path.clone(),
-                size: file.size,
-                start: cut(i),
-                end: cut(i + 1),
-            }));
+            let size = file.size;
+            for i in 1..pieces {
+                take(FileRange { path: file.path.clone(), size, start: cut(i - 1), end: cut(i) });
+            }
+            take(FileRange { path: file.path, size, start: cut(pieces - 1), end: size });
         }
-        Ok(ranges)
+        Ok(())
     }
 }
 

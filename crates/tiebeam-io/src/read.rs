@@ -48,7 +48,17 @@ impl Listing {
     /// # Errors
     /// `NotFound` when nothing matches and that is not allowed; what the file system says.
     pub fn ranges(&self, pattern: &str) -> Result<Vec<FileRange>> {
-        self.splitting.split(&fs::list(pattern, self.allow_empty)?, self.compression)
+        let mut ranges = Vec::new();
+        self.each_range(pattern, &mut |range| ranges.push(range))?;
+        Ok(ranges)
+    }
+
+    /// The same, one after another.
+    ///
+    /// # Errors
+    /// As [`ranges`](Listing::ranges).
+    pub fn each_range(&self, pattern: &str, take: &mut dyn FnMut(FileRange)) -> Result<()> {
+        self.splitting.split_each(fs::list(pattern, self.allow_empty)?, self.compression, take)
     }
 }
 
@@ -265,8 +275,8 @@ impl<R: RangeReader> ReadFiles<R> {
             input.pipeline().fail(error);
         }
         let list = ListPattern { pattern: self.pattern.clone(), listing: self.all.own_listing() };
-        let looked_at = list.clone();
-        input.pipeline().add_input_digest(move || looked_at.digest());
+        let (pattern, allow_empty) = (self.pattern.clone(), self.all.listing.allow_empty);
+        input.pipeline().add_input_digest(move || fs::digest(&pattern, allow_empty));
         impulse(input.pipeline()).step("List").par_do(list).reshuffle_one_by_one()
     }
 }
@@ -358,26 +368,12 @@ struct ListPattern {
     listing: Listing,
 }
 
-impl ListPattern {
-    /// What the pattern matches now: paths, sizes and times.
-    fn digest(&self) -> Result<u64> {
-        let files = fs::list(&self.pattern, self.listing.allow_empty)?;
-        // FNV-1a: the same in every process.
-        let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        Ok(files.iter().fold(0xcbf2_9ce4_8422_2325, |hash, file| {
-            let numbers = [file.size.to_le_bytes(), file.modified.micros().to_le_bytes()].concat();
-            numbers.iter().fold(file.path.as_bytes().iter().fold(mix(hash, &0xff), mix), mix)
-        }))
-    }
-}
-
 impl DoFn for ListPattern {
     type In = Bytes;
     type Out = FileRange;
 
     fn process(&mut self, _: Bytes, _: &ElementContext<'_>, out: &mut Output<FileRange>) -> Result<()> {
-        self.listing.ranges(&self.pattern)?.into_iter().for_each(|range| out.emit(range));
-        Ok(())
+        self.listing.each_range(&self.pattern, &mut |range| out.emit(range))
     }
 }
 
@@ -396,8 +392,7 @@ impl DoFn for ListEach {
         _: &ElementContext<'_>,
         out: &mut Output<FileRange>,
     ) -> Result<()> {
-        self.listing.ranges(&pattern)?.into_iter().for_each(|range| out.emit(range));
-        Ok(())
+        self.listing.each_range(&pattern, &mut |range| out.emit(range))
     }
 }
 

@@ -176,13 +176,19 @@ fn walk(dir: &str, pattern: &[Segment], found: &mut Vec<FileMetadata>) -> io::Re
     match segment {
         Segment::Literal(name) => visit(join(dir, name), rest, found),
         Segment::Wild(_) => {
-            for entry in read_dir(dir)? {
+            let mut look = |entry: &fs::DirEntry| {
                 let shown = entry.file_name().to_string_lossy().into_owned();
                 if !shown.starts_with(OWN_PREFIX) && segment.matches(&shown) {
-                    visit(join(dir, &name(&entry)?), rest, found)?;
+                    visit(join(dir, &name(entry)?), rest, found)?;
                 }
+                Ok(())
+            };
+            // A million files are looked at one by one. Of directories a list is made first, so that those above are not
+            // open while one is walked through.
+            if rest.is_empty() {
+                return entries(dir)?.into_iter().flatten().try_for_each(|entry| look(&entry?));
             }
-            Ok(())
+            read_dir(dir)?.iter().try_for_each(look)
         }
         Segment::Deep => {
             // `**` at the end means every file below.
@@ -219,9 +225,14 @@ fn visit(path: String, rest: &[Segment], found: &mut Vec<FileMetadata>) -> io::R
 }
 
 fn read_dir(dir: &str) -> io::Result<Vec<fs::DirEntry>> {
+    entries(dir)?.into_iter().flatten().collect()
+}
+
+/// What is in a directory, if there is one.
+fn entries(dir: &str) -> io::Result<Option<fs::ReadDir>> {
     match fs::read_dir(or_here(dir)) {
-        Ok(entries) => entries.collect(),
-        Err(e) if is_absent(&e) => Ok(Vec::new()),
+        Ok(entries) => Ok(Some(entries)),
+        Err(e) if is_absent(&e) => Ok(None),
         Err(e) => Err(e),
     }
 }

@@ -188,6 +188,20 @@ pub fn list(pattern: &str, allow_empty: bool) -> Result<Vec<FileMetadata>> {
     Ok(files)
 }
 
+/// What a pattern matches now: a digest of paths, sizes and times.
+///
+/// # Errors
+/// As [`list`].
+pub(crate) fn digest(pattern: &str, allow_empty: bool) -> Result<u64> {
+    let files = list(pattern, allow_empty)?;
+    // FNV-1a: the same in every process.
+    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    Ok(files.iter().fold(0xcbf2_9ce4_8422_2325, |hash, file| {
+        let numbers = [file.size.to_le_bytes(), file.modified.micros().to_le_bytes()].concat();
+        numbers.iter().fold(file.path.as_bytes().iter().fold(mix(hash, &0xff), mix), mix)
+    }))
+}
+
 /// The error of an input that can't be read: `cannot open \`x\`: …`.
 pub(crate) fn failed_reading(action: &str, path: &str, error: io::Error) -> Error {
     let (kind, code) = match error.kind() {
@@ -248,6 +262,22 @@ mod tests {
             (error.kind(), error.message()),
             (ErrorKind::Unsupported, "no file system for `gs://` in this build, wanted by `gs://bucket/x`")
         );
+    }
+
+    #[test]
+    fn digests_tell_one_input_from_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let pattern = format!("{}/*", dir.path().display());
+        assert!(digest(&pattern, false).is_err());
+        let mut seen = vec![digest(&pattern, true).unwrap()];
+        for (name, text) in [("a", "1"), ("b", "2"), ("b", "22")] {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            seen.push(digest(&pattern, false).unwrap());
+            assert_eq!(digest(&pattern, false).unwrap(), seen[seen.len() - 1]);
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 4);
     }
 
     #[test]
