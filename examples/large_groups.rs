@@ -76,7 +76,7 @@ fn mixed(n: u64) -> u64 {
 
 /// The key of a value: -1 is the hot one.
 fn key(n: u64, keys: u64) -> i64 {
-    if n % HOT == 0 { -1 } else { (mixed(n) % keys) as i64 }
+    if n.is_multiple_of(HOT) { -1 } else { (mixed(n) % keys) as i64 }
 }
 
 /// The value of a number, which can be told from it.
