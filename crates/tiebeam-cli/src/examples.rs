@@ -4,11 +4,17 @@ use std::path::PathBuf;
 
 use tiebeam::{Error, ErrorKind, Result};
 
+/// A file that the command carries: its path and what is in it.
+pub type File = (&'static str, &'static [u8]);
+
 /// An example: its name, its pipeline file, the files it reads.
-struct Bundle {
+pub struct Bundle {
     name: &'static str,
     pipeline: &'static str,
-    files: &'static [(&'static str, &'static [u8])],
+    /// The pipeline file's text.
+    pub pipeline_text: &'static str,
+    /// What it reads.
+    pub files: &'static [File],
 }
 
 macro_rules! file {
@@ -17,37 +23,38 @@ macro_rules! file {
     };
 }
 
-const BUNDLES: [Bundle; 3] = [
-    Bundle {
-        name: "times-five",
-        pipeline: "examples/times-five.yaml",
-        files: &[
-            file!("examples/times-five.yaml"),
-            file!("examples/data/values.csv"),
-            file!("fixtures/models/five.pth"),
-        ],
-    },
-    Bundle {
-        name: "branch",
-        pipeline: "examples/branch.yaml",
-        files: &[
-            file!("examples/branch.yaml"),
-            file!("examples/data/values.csv"),
-            file!("fixtures/models/five.onnx"),
-            file!("fixtures/models/ten.onnx"),
-        ],
-    },
-    Bundle {
-        name: "sequence",
-        pipeline: "examples/sequence.yaml",
-        files: &[
-            file!("examples/sequence.yaml"),
-            file!("examples/data/values.csv"),
-            file!("fixtures/models/five.pth"),
-            file!("fixtures/models/ten.onnx"),
-        ],
-    },
-];
+const TIMES_FIVE: Bundle = Bundle {
+    name: "times-five",
+    pipeline: "examples/times-five.yaml",
+    pipeline_text: include_str!("../../../examples/times-five.yaml"),
+    files: &[file!("examples/data/values.csv"), file!("fixtures/models/five.pth")],
+};
+
+/// Two models on the same numbers.
+pub const BRANCH: Bundle = Bundle {
+    name: "branch",
+    pipeline: "examples/branch.yaml",
+    pipeline_text: include_str!("../../../examples/branch.yaml"),
+    files: &[
+        file!("examples/data/values.csv"),
+        file!("fixtures/models/five.onnx"),
+        file!("fixtures/models/ten.onnx"),
+    ],
+};
+
+/// One model after another.
+pub const SEQUENCE: Bundle = Bundle {
+    name: "sequence",
+    pipeline: "examples/sequence.yaml",
+    pipeline_text: include_str!("../../../examples/sequence.yaml"),
+    files: &[
+        file!("examples/data/values.csv"),
+        file!("fixtures/models/five.pth"),
+        file!("fixtures/models/ten.onnx"),
+    ],
+};
+
+const BUNDLES: [Bundle; 3] = [TIMES_FIVE, BRANCH, SEQUENCE];
 
 /// An example in a folder of its own, which goes when this does.
 pub struct Example {
@@ -68,7 +75,8 @@ impl Example {
                 .with_help(format!("examples: {names}")));
         };
         let folder = tempfile::tempdir()?;
-        for (path, bytes) in bundle.files {
+        let pipeline = (bundle.pipeline, bundle.pipeline_text.as_bytes());
+        for (path, bytes) in bundle.files.iter().copied().chain([pipeline]) {
             let path = folder.path().join(path);
             if let Some(parent) = path.parent() {
                 std::fs::create_dir_all(parent)?;

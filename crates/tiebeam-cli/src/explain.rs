@@ -3,7 +3,7 @@
 use clap::Args;
 use tiebeam::launch::Exit;
 
-use crate::{errors, output};
+use crate::{codes, output};
 
 /// The command line of `tiebeam explain`.
 #[derive(Debug, Args)]
@@ -15,7 +15,7 @@ pub struct ExplainArgs {
 /// Tells what a code means and what to do.
 pub fn explain(args: &ExplainArgs) -> Exit {
     let wanted = args.code.trim().to_uppercase();
-    match errors::codes().find(|code| code.code == wanted) {
+    match codes::codes().find(|code| code.code == wanted) {
         Some(code) => {
             output::stdout(
                 format!("{}: {}\n  what to do: {}\n", code.code, code.means, code.cure).as_bytes(),

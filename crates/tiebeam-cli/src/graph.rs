@@ -9,8 +9,8 @@ use tiebeam::graph::Graph;
 use tiebeam::launch::{Exit, print_error};
 use tiebeam::plan::{PlanOptions, plan};
 
-use crate::output;
 use crate::run::FileArgs;
+use crate::{output, svg};
 
 /// The command line of `tiebeam graph`.
 #[derive(Debug, Args)]
@@ -33,6 +33,8 @@ enum Format {
     Mermaid,
     /// For graphviz.
     Dot,
+    /// A picture.
+    Svg,
     /// For programs.
     Json,
 }
@@ -65,6 +67,7 @@ pub fn graph(args: &GraphArgs) -> Exit {
         Format::Ascii => drawing.ascii(),
         Format::Mermaid => drawing.mermaid(),
         Format::Dot => drawing.dot(),
+        Format::Svg => svg::draw(&drawing.boxes, &drawing.arrows),
         Format::Json => format!("{:#}\n", drawing.json()),
     };
     output::stdout(text.as_bytes());

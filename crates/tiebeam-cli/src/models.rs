@@ -10,7 +10,7 @@ use tiebeam::launch::{Exit, print_error};
 use tiebeam::onnx::{EngineOptions, Inspection, Port};
 use tiebeam::torch::{StateDict, architectures};
 
-use crate::output;
+use crate::{bench, output};
 
 /// The command line of `tiebeam models`.
 #[derive(Debug, Args)]
@@ -29,11 +29,16 @@ enum ModelsVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Measures latency and throughput a batch size, on inputs made of the model's shapes.
+    Bench(bench::BenchArgs),
 }
 
 /// Looks into a model file.
 pub fn models(args: &ModelsArgs) -> Exit {
-    let ModelsVerb::Inspect { model, json } = &args.verb;
+    let (model, json) = match &args.verb {
+        ModelsVerb::Inspect { model, json } => (model, json),
+        ModelsVerb::Bench(args) => return bench::bench(args),
+    };
     match inspect(model, *json) {
         Ok(text) => {
             output::stdout(text.as_bytes());

@@ -20,6 +20,13 @@ pub struct FileArgs {
     /// One of the examples in this command, instead of a file: times-five, branch, sequence.
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     pub example: Option<String>,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// What a pipeline file's template is given.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Settings {
     /// A jinja variable; a value that is JSON is taken as JSON. As often as wanted.
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     pub set: Vec<(String, serde_json::Value)>,
@@ -28,14 +35,20 @@ pub struct FileArgs {
     pub jinja_variables: Option<Variables>,
 }
 
+impl Settings {
+    /// All of them; those of `--set` count more.
+    pub fn variables(&self) -> Variables {
+        let mut variables = self.jinja_variables.clone().unwrap_or_default();
+        variables.extend(self.set.iter().cloned());
+        variables
+    }
+}
+
 /// The command line of `tiebeam run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     #[command(flatten)]
     file: FileArgs,
-    /// Checks everything, runs nothing.
-    #[arg(long)]
-    dry_run: bool,
     #[command(flatten)]
     flags: RunFlags,
 }
@@ -75,12 +88,6 @@ pub struct Opened {
 }
 
 impl FileArgs {
-    fn variables(&self) -> Variables {
-        let mut variables = self.jinja_variables.clone().unwrap_or_default();
-        variables.extend(self.set.iter().cloned());
-        variables
-    }
-
     /// The name and text of the file, and the variables; what is wrong is shown, and gives the exit code.
     pub fn text(&self) -> Result<(String, String, Variables), Exit> {
         let Some(path) = &self.file else {
@@ -88,7 +95,7 @@ impl FileArgs {
             return Err(Exit::BadUsage);
         };
         match read(path) {
-            Ok(text) => Ok((path.display().to_string(), text, self.variables())),
+            Ok(text) => Ok((path.display().to_string(), text, self.settings.variables())),
             Err(error) => {
                 print_error(&error);
                 Err(Exit::PipelineInvalid)
@@ -117,7 +124,7 @@ impl FileArgs {
             }
         };
         let name = path.display().to_string();
-        let variables = self.variables();
+        let variables = self.settings.variables();
         match load(&name, &text, &variables, &output::environment()) {
             Ok(loaded) => {
                 let for_workers = worker::options(&name, &text, &variables);
@@ -133,7 +140,8 @@ impl FileArgs {
     }
 }
 
-fn read(path: &Path) -> Result<String, Error> {
+/// The text of a pipeline file.
+pub fn read(path: &Path) -> Result<String, Error> {
     let refused = |what: String| Error::new(ErrorKind::InvalidPipeline, "TB0229", what);
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => refused(format!("there is no pipeline file {}", path.display())),
@@ -167,11 +175,15 @@ pub fn run(args: &RunArgs) -> Exit {
         Ok(opened) => opened,
         Err(exit) => return exit,
     };
-    if args.dry_run {
-        return check(&opened);
-    }
     let Opened { loaded, name, for_workers, decisive, _example } = opened;
-    let job = Job { name, graph: loaded.graph, outputs: loaded.outputs, options: for_workers, decisive };
+    let job = Job {
+        name,
+        graph: loaded.graph,
+        inputs: loaded.inputs,
+        outputs: loaded.outputs,
+        options: for_workers,
+        decisive,
+    };
     tiebeam::launch::run(&job, &flags)
 }
 

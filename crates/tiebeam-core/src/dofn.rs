@@ -163,13 +163,20 @@ impl SetupContext {
 pub struct BundleContext<'a> {
     side_inputs: &'a dyn SideInputs,
     cancelled: &'a dyn Fn() -> bool,
+    enough: Option<&'a dyn Fn() -> bool>,
     number: Option<u64>,
 }
 
 impl<'a> BundleContext<'a> {
     /// For a bundle with these side inputs; `cancelled` tells long-running user code when to give up.
     pub fn new(side_inputs: &'a dyn SideInputs, cancelled: &'a dyn Fn() -> bool) -> Self {
-        BundleContext { side_inputs, cancelled, number: None }
+        BundleContext { side_inputs, cancelled, enough: None, number: None }
+    }
+
+    /// With what tells a source that nobody wants more of it.
+    #[must_use]
+    pub fn until(self, enough: &'a dyn Fn() -> bool) -> Self {
+        BundleContext { enough: Some(enough), ..self }
     }
 
     /// The same for a bundle of that number.
@@ -188,6 +195,12 @@ impl<'a> BundleContext<'a> {
     /// Whether the job was cancelled; long loops ask now and then.
     pub fn is_cancelled(&self) -> bool {
         (self.cancelled)()
+    }
+
+    /// Whether nobody wants more of what this step reads. A source that asks now and then need not read to its end; what
+    /// is wanted of it is held to the exact number elsewhere.
+    pub fn has_enough(&self) -> bool {
+        self.enough.is_some_and(|enough| enough())
     }
 
     /// A side input as it is for `main`, a window of the main input.

@@ -66,6 +66,12 @@ pub trait Harness: Send + Sync {
         false
     }
 
+    /// Whether nobody wants more of what a step reads: it may stop, and what it gave stays. Asked once a batch, by sources.
+    fn has_enough(&self, step: &str) -> bool {
+        let _ = step;
+        false
+    }
+
     /// The number of the bundle that the calling thread is at, among all of the run, where the door numbers them: the same
     /// for every attempt at the bundle.
     fn bundle_number(&self) -> Option<u64> {

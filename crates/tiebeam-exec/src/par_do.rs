@@ -68,6 +68,7 @@ impl<I: Element, O: Element> Operator for ParDo<I, O> {
             out,
             side_inputs: SideInputCache::new(self.side_inputs.clone(), cx.harness.clone()),
             harness: cx.harness.clone(),
+            step: cx.step.clone(),
         };
         Ok(Built::single::<I, _>(node, &cx.step, &cx.stats))
     }
@@ -86,6 +87,7 @@ struct ParDoNode<I, O> {
     out: Output<O>,
     side_inputs: SideInputCache,
     harness: Arc<dyn Harness>,
+    step: Arc<str>,
 }
 
 impl<I: Element, O: Element> ParDoNode<I, O> {
@@ -93,9 +95,11 @@ impl<I: Element, O: Element> ParDoNode<I, O> {
         &mut self,
         call: impl FnOnce(&mut dyn DoFn<In = I, Out = O>, &BundleContext<'_>, &mut Output<O>) -> R,
     ) -> R {
-        let harness = &self.harness;
+        let (harness, step) = (&self.harness, &self.step);
         let cancelled = || harness.is_cancelled();
-        let cx = BundleContext::new(&self.side_inputs, &cancelled).numbered(harness.bundle_number());
+        let enough = || harness.has_enough(step);
+        let number = harness.bundle_number();
+        let cx = BundleContext::new(&self.side_inputs, &cancelled).until(&enough).numbered(number);
         call(&mut *self.dofn, &cx, &mut self.out)
     }
 }

@@ -294,11 +294,12 @@ impl Stage {
                 let count = Arc::new(AtomicU64::new(0));
                 counts.push((edge, count.clone()));
                 let all = edge_type.tee(consumers.remove(&edge).unwrap_or_default())?;
-                let all = match tap(edge_spec) {
-                    Some(tap) => edge_type.tapped(all, tap)?,
-                    None => all,
-                };
-                edge_type.counted(all, count)
+                let all = edge_type.counted(all, count)?;
+                match tap(edge_spec) {
+                    // What a tap holds back was not there: it is not counted.
+                    Some(tap) => edge_type.tapped(all, tap),
+                    None => Ok(all),
+                }
             };
         let mut nodes = Vec::with_capacity(spec.nodes.len());
         for node in spec.nodes.iter().rev() {

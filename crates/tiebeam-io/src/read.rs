@@ -420,11 +420,20 @@ impl<R: RangeReader> DoFn for ReadRange<R> {
         cx: &ElementContext<'_>,
         out: &mut Output<R::Record>,
     ) -> Result<()> {
+        if cx.bundle().has_enough() {
+            return Ok(());
+        }
         let out = std::cell::RefCell::new(out);
+        let stopped = std::cell::Cell::new(false);
         let mut emit = |values: Vec<R::Record>| {
             let mut out = out.borrow_mut();
             out.forward(Batch::uniform(values, cx.info().clone()));
             out.check()?;
+            if cx.bundle().has_enough() {
+                // An error is the only way out of a reader; it ends here.
+                stopped.set(true);
+                return Err(Error::internal("enough was read"));
+            }
             if cx.bundle().is_cancelled() {
                 return Err(Error::new(ErrorKind::Cancelled, "TB0510", "the job was cancelled"));
             }
@@ -441,13 +450,17 @@ impl<R: RangeReader> DoFn for ReadRange<R> {
         };
         let mut records = Records::new(&mut emit, &mut fail);
         match self.reader.read(&range, &self.listing, &mut records) {
+            Err(_) if stopped.get() => return Ok(()),
             // A file that is damaged in the middle: what came before it counts, and the file is the bad record.
             Err(error) if self.failed.is_some() && error.kind() == ErrorKind::InvalidData => {
                 records.bad(range.path.as_bytes(), error)?;
             }
             read => read?,
         }
-        records.flush()
+        match records.flush() {
+            Err(_) if stopped.get() => Ok(()),
+            flushed => flushed,
+        }
     }
 }
 

@@ -21,6 +21,7 @@ mod side_inputs;
 mod spill;
 mod state;
 mod store;
+mod watch;
 
 pub use bundles::{Blocks, BundlePolicy, Piece, Work};
 pub use cancel::{CancelToken, Stop};
@@ -29,3 +30,4 @@ pub use job::{EmbeddedRunner, RunnerOptions};
 pub use memory::default_memory_limit;
 pub use report::{JobReport, JobStatus, MetricEntry, Progress, StepReport};
 pub use state::StateOptions;
+pub use watch::{Limit, Sample, SampledEdge, Samples, WatchedExecutor, sources};

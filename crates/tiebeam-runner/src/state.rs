@@ -294,13 +294,9 @@ fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 /// The error of state that is not what was written.
 pub(crate) fn damaged(path: &Path) -> Error {
-    Error::new(
-        ErrorKind::Output,
-        "TB0573",
-        format!("`{}` is damaged, the run cannot go on", path.display()),
-    )
-    .with_help("begin anew without `--resume`, which clears the old run away")
-    .with_retryable(false)
+    Error::new(ErrorKind::Output, "TB0573", format!("`{}` is damaged, the run cannot go on", path.display()))
+        .with_help("begin anew without `--resume`, which clears the old run away")
+        .with_retryable(false)
 }
 
 fn checksum(bytes: &[u8]) -> u64 {

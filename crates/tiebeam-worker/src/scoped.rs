@@ -62,6 +62,10 @@ impl Harness for ScopedHarness {
         self.harness.is_cancelled()
     }
 
+    fn has_enough(&self, step: &str) -> bool {
+        self.harness.has_enough(step)
+    }
+
     fn now(&self) -> Timestamp {
         self.harness.now()
     }

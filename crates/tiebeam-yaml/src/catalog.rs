@@ -133,7 +133,8 @@ pub fn types() -> Vec<&'static TransformType> {
 
 /// The type of that name.
 pub fn find(name: &str) -> Option<&'static TransformType> {
-    transforms::ALL.into_iter().flatten().find(|kind| kind.name == name)
+    let hidden = crate::replay::TYPES;
+    transforms::ALL.into_iter().flatten().chain(hidden).find(|kind| kind.name == name)
 }
 
 /// Transforms of Beam's that this build does not have.

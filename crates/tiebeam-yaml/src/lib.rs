@@ -15,6 +15,7 @@ pub mod maker;
 pub mod offer;
 pub mod plan;
 pub mod providers;
+pub mod replay;
 pub mod schema;
 pub mod scope;
 pub mod source;

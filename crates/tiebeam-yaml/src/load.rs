@@ -21,6 +21,8 @@ pub struct Loaded {
     pub source: Arc<Source>,
     /// Its graph.
     pub graph: Arc<Graph>,
+    /// The files that its sources read, by path or pattern, in the order of the file.
+    pub inputs: Vec<String>,
     /// Where its sinks write, in the order of the file.
     pub outputs: Vec<String>,
 }
@@ -85,9 +87,9 @@ fn loaded(source: Arc<Source>, environment: &Environment) -> Result<Loaded, Repo
     let places = build(planned, collections, &pipeline);
     match pipeline.build() {
         Ok(graph) => {
-            let mut outputs = Vec::new();
-            sinks(&file.pipeline, &mut outputs);
-            Ok(Loaded { source, graph, outputs })
+            let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+            files(&file.pipeline, &mut inputs, &mut outputs);
+            Ok(Loaded { source, graph, inputs, outputs })
         }
         Err(errors) => {
             let place = |error: &Error| {
@@ -106,18 +108,26 @@ fn loaded(source: Arc<Source>, environment: &Environment) -> Result<Loaded, Repo
     }
 }
 
-/// The paths of all sinks.
-fn sinks(body: &Body, outputs: &mut Vec<String>) {
+/// The paths of all sources and sinks.
+fn files(body: &Body, inputs: &mut Vec<String>, outputs: &mut Vec<String>) {
     for step in &body.steps {
         if let Some(body) = &step.body {
-            sinks(body, outputs);
+            files(body, inputs, outputs);
         }
-        outputs.extend(sink(step));
+        let Some(path) = path_of(step) else { continue };
+        if step.kind.text.starts_with("Read") {
+            inputs.push(path.to_string());
+        } else if step.kind.text.starts_with("WriteTo") {
+            outputs.push(format!("{path}-*"));
+        }
     }
 }
 
-fn sink(step: &Step) -> Option<String> {
+/// What a source or sink of files names.
+pub(crate) fn path_of(step: &Step) -> Option<&Arc<str>> {
     let config = step.config.as_ref()?;
-    let path = config.get("path").or(config.get("file_path_prefix"))?.as_str()?;
-    step.kind.text.starts_with("WriteTo").then(|| format!("{path}-*"))
+    PATHS.iter().find_map(|key| config.get(key))?.as_str()
 }
+
+/// The keys by which sources and sinks name their files.
+pub(crate) const PATHS: [&str; 3] = ["path", "file_path_prefix", "file_pattern"];

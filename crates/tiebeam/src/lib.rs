@@ -68,3 +68,14 @@ pub mod prelude {
     pub use tiebeam_transforms::sums::{Mean, Sum};
     pub use tiebeam_transforms::{CombineExt, KeyedExt, co_group_by_key, count, distinct, partition};
 }
+
+/// The pages of the book: their programs are documentation tests.
+#[cfg(all(doctest, feature = "inference", feature = "onnx", feature = "io", feature = "launch"))]
+mod book {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../docs/models.md")]
+    struct Models;
+    #[doc = include_str!("../../../docs/pipelines-in-rust.md")]
+    struct InRust;
+}

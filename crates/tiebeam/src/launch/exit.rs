@@ -29,7 +29,7 @@ pub enum Exit {
 impl Exit {
     /// The exit code of an error that ended a job.
     pub fn of(error: &Error) -> Self {
-        if ["TB0522", "TB0523", "TB0524", "TB0572", "TB0574"].contains(&error.code()) {
+        if ["TB0522", "TB0523", "TB0524", "TB0572", "TB0574", "TB0597", "TB0598"].contains(&error.code()) {
             // What the flags say of another engine or another run, not the pipeline.
             return Exit::BadUsage;
         }

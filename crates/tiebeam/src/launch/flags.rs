@@ -1,5 +1,6 @@
 //! The flags that every way of running shares.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -51,6 +52,24 @@ pub struct RunFlags {
     /// More dead letters than this make the exit code 3.
     #[arg(long, value_name = "N")]
     pub max_dead_letters: Option<u64>,
+    /// How it is tried and looked at.
+    #[command(flatten)]
+    pub look: LookFlags,
+}
+
+/// The flags by which a job is tried and looked at.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LookFlags {
+    /// Checks everything and says what would be read, done and written; runs nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Each source gives at most as many elements in all, to try a pipeline on a few. Embedded runner only.
+    #[arg(long, value_name = "N", conflicts_with = "state_dir")]
+    pub limit: Option<u64>,
+    /// Serves a page about the running job on this machine, for a browser, `tiebeam top` and `tiebeam tap`. Without an
+    /// address a free port is taken; it is printed.
+    #[arg(long, value_name = "IP:PORT", num_args = 0..=1, require_equals = true, default_missing_value = "127.0.0.1:0", value_parser = address)]
+    pub ui: Option<SocketAddr>,
 }
 
 /// What can run a pipeline.
@@ -138,6 +157,22 @@ pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// `IP:PORT`, or a port of this machine.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    let of_port = || text.parse().ok().map(|port: u16| SocketAddr::from(([127, 0, 0, 1], port)));
+    let host = || {
+        text.strip_prefix("localhost:")?
+            .parse()
+            .ok()
+            .map(|port: u16| SocketAddr::from(([127, 0, 0, 1], port)))
+    };
+    text.parse()
+        .ok()
+        .or_else(of_port)
+        .or_else(host)
+        .ok_or_else(|| format!("wanted an address such as 127.0.0.1:4040, or a port, got `{text}`"))
+}
+
 /// A number of bytes: with nothing, B, KB, MB, GB, TB or KiB, MiB, GiB, TiB.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let wanted = || format!("wanted a size such as 512MiB or 2GB, got `{text}`");
@@ -185,6 +220,17 @@ mod tests {
         }
         for text in ["", "30", "s", "-1s", "1d", "NaNs"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_ports_too() {
+        for text in ["4040", "127.0.0.1:4040", "localhost:4040"] {
+            assert_eq!(address(text), Ok(SocketAddr::from(([127, 0, 0, 1], 4040))), "{text}");
+        }
+        assert_eq!(address("[::1]:1").map(|address| address.port()), Ok(1));
+        for text in ["", "here", "127.0.0.1", "70000", ":80", "localhost:"] {
+            assert!(address(text).is_err(), "{text}");
         }
     }
 

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "dataflow")]
 mod dataflow;
+mod dry_run;
 mod exit;
 #[cfg(feature = "portable")]
 mod expansion;
@@ -17,6 +18,7 @@ mod progress;
 mod report;
 mod run;
 mod signals;
+pub mod ui;
 
 use std::process::ExitCode;
 
@@ -28,7 +30,7 @@ use tiebeam_graph::Pipeline;
 pub use exit::{Exit, print_error};
 #[cfg(feature = "portable")]
 pub use expansion::run_expansion_service;
-pub use flags::{ProgressMode, RunFlags, RunnerKind, WorkerPlace};
+pub use flags::{LookFlags, ProgressMode, RunFlags, RunnerKind, WorkerPlace};
 #[cfg(feature = "portable")]
 pub use guard::GuardFlags;
 #[cfg(feature = "portable")]
@@ -181,6 +183,7 @@ pub fn main(build: impl FnOnce(&Pipeline, &Options)) -> ExitCode {
     let job = Job {
         name: name.unwrap_or_else(|| "pipeline".to_owned()),
         graph,
+        inputs: Vec::new(),
         outputs: Vec::new(),
         options: options.for_job(),
         decisive: options.decisive(),

@@ -74,24 +74,28 @@ fn show(mode: ProgressMode, progress: &Progress, drawn: usize) -> usize {
             for step in progress.steps() {
                 let line = serde_json::json!({
                     "t": t, "stage": &*step.step, "in": step.elements_in, "out": step.elements_out,
-                    "dead": step.dead, "committed": step.elements_out,
+                    "dead": step.dead, "committed": step.elements_out, "watermark": null,
                 });
                 to_stderr(&format!("{line}\n"));
             }
             0
         }
         _ => {
-            to_stderr(&format!("{}\n", line(progress)));
+            to_stderr(&format!("{}\n", line(progress.elapsed().as_secs_f64(), &progress.steps())));
             0
         }
     }
 }
 
 /// `12 s: Read 4,000, Infer 3,900 (2 dead)`: the steps that moved.
-fn line(progress: &Progress) -> String {
-    let mut text = format!("{:.0} s:", progress.elapsed().as_secs_f64());
+fn line(seconds: f64, steps: &[StepReport]) -> String {
+    let mut text = format!("{seconds:.0} s:");
     let moved = |step: &&StepReport| step.elements_in + step.elements_out > 0 && !is_inner(&step.step);
-    for step in progress.steps().iter().filter(moved) {
+    if !steps.iter().any(|step| moved(&step)) {
+        // Bundles are counted when they are done, and engines count when they like: it works all the same.
+        return text + " working, nothing counted yet";
+    }
+    for step in steps.iter().filter(moved) {
         let _ = write!(text, " {} {}", step.step, thousands(step.elements_out));
         if step.dead > 0 {
             let _ = write!(text, " ({} dead)", thousands(step.dead));
@@ -175,7 +179,34 @@ pub(crate) fn thousands(n: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tiebeam_graph::Arity;
+
     use super::*;
+
+    fn step(name: &str, out: u64, dead: u64) -> StepReport {
+        StepReport {
+            step: Arc::from(name),
+            elements_in: 0,
+            elements_out: out,
+            dead,
+            filtered: 0,
+            dropped_late: 0,
+            retries: 0,
+            busy: Duration::ZERO,
+            arity: Arity::Any,
+        }
+    }
+
+    #[test]
+    fn a_line_says_what_moved_or_that_nothing_is_counted_yet() {
+        let steps =
+            [step("Impulse", 1, 0), step("Read", 4000, 0), step("Infer", 3900, 2), step("Write", 0, 0)];
+        assert_eq!(line(12.3, &steps), "12 s: Read 4,000, Infer 3,900 (2 dead)");
+        assert_eq!(line(10.0, &[step("Read", 0, 0)]), "10 s: working, nothing counted yet");
+        assert_eq!(line(20.0, &[step("A/Impulse", 1, 0)]), "20 s: working, nothing counted yet");
+    }
 
     #[test]
     fn numbers_are_grouped_by_thousands() {

@@ -16,31 +16,41 @@ pub fn report_json(
     outcome: Result<JobStatus, &Error>,
     models: Vec<Value>,
 ) -> Value {
-    let steps = progress.steps();
-    let metrics = progress.metrics();
-    let mut report = json!({
-        "job": job,
-        "runner": runner,
-        "status": match outcome {
-            Ok(JobStatus::Done) => "done",
-            Ok(JobStatus::Drained) => "drained",
-            Err(_) => "failed",
-        },
-        "seconds": progress.elapsed().as_secs_f64(),
-        "stages": steps.iter().map(step).collect::<Vec<_>>(),
-        "models": models,
-        "sinks": sinks(&metrics),
-        "metrics": metrics.iter().map(metric).collect::<Vec<_>>(),
-    });
+    let status = match outcome {
+        Ok(JobStatus::Done) => "done",
+        Ok(JobStatus::Drained) => "drained",
+        Err(_) => "failed",
+    };
+    let mut report = counts_json(job, runner, progress, status, models);
     if let (Err(error), Some(report)) = (outcome, report.as_object_mut()) {
         report.insert("error".to_owned(), error_json(error));
     }
     report
 }
 
+/// The report of a job that runs, so far.
+pub(crate) fn running_json(job: &str, runner: &str, progress: &Progress, models: Vec<Value>) -> Value {
+    counts_json(job, runner, progress, "running", models)
+}
+
+fn counts_json(job: &str, runner: &str, progress: &Progress, status: &str, models: Vec<Value>) -> Value {
+    let steps = progress.steps();
+    let metrics = progress.metrics();
+    json!({
+        "job": job,
+        "runner": runner,
+        "status": status,
+        "seconds": progress.elapsed().as_secs_f64(),
+        "stages": steps.iter().map(step).collect::<Vec<_>>(),
+        "models": models,
+        "sinks": sinks(&metrics),
+        "metrics": metrics.iter().map(metric).collect::<Vec<_>>(),
+    })
+}
+
 fn step(step: &StepReport) -> Value {
     json!({
-        "step": &*step.step,
+        "name": &*step.step,
         "in": step.elements_in,
         "out": step.elements_out,
         "dead": step.dead,
@@ -65,6 +75,7 @@ fn error_json(error: &Error) -> Value {
 }
 
 /// The models that a run used: taken from when it was made until [`json`](RunModels::json) is called.
+#[derive(Clone)]
 pub(crate) struct RunModels {
     #[cfg(feature = "inference")]
     mark: tiebeam_inference::report::Mark,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tiebeam_core::{Error, ErrorKind, Result};
 use tiebeam_graph::Graph;
 use tiebeam_runner::{
-    CancelToken, EmbeddedRunner, JobReport, JobStatus, Progress, RunnerOptions, StateOptions,
+    CancelToken, EmbeddedRunner, JobReport, JobStatus, Limit, Progress, RunnerOptions, Samples, StateOptions,
+    WatchedExecutor,
 };
 
 use super::exit::{Exit, print_error, to_stderr};
@@ -13,6 +14,7 @@ use super::flags::{ProgressMode, RunFlags, RunnerKind};
 use super::progress::{Shown, thousands};
 use super::report::{RunModels, report_json};
 use super::signals::Listening;
+use super::ui::{self, Ui};
 
 /// What is run.
 pub struct Job {
@@ -20,6 +22,8 @@ pub struct Job {
     pub name: String,
     /// The pipeline.
     pub graph: Arc<Graph>,
+    /// What it reads, where that is known.
+    pub inputs: Vec<String>,
     /// Where its output is, for the verdict.
     pub outputs: Vec<String>,
     /// What a worker on another engine is told to build the pipeline again.
@@ -30,22 +34,30 @@ pub struct Job {
 
 /// Runs a job to its end: signals, progress, report, verdict. Everything it says goes to stderr.
 pub fn run(job: &Job, flags: &RunFlags) -> Exit {
+    if flags.look.dry_run {
+        return super::dry_run::dry_run(job);
+    }
     let models = RunModels::start();
     let progress = Progress::new(job.graph.clone());
     let cancel = CancelToken::default();
     let listening = Listening::start(cancel.clone(), flags.drain_timeout);
+    let samples =
+        (flags.look.ui.is_some() && flags.runner == RunnerKind::Embedded).then(|| Samples::new(&job.graph));
+    let ui = match page(job, flags, &progress, &samples, &models) {
+        Ok(ui) => ui,
+        Err(error) => {
+            print_error(&error);
+            return Exit::BadUsage;
+        }
+    };
     let shown = Shown::start(flags.progress, progress.clone());
-    let result = match flags.runner {
-        RunnerKind::Embedded => embedded(job, flags, &progress, cancel),
-        other if flags.state_dir.is_some() => Err(Error::new(
-            ErrorKind::InvalidArgument,
-            "TB0574",
-            format!("`--state-dir` is of the embedded runner, not of `{}`", other.name()),
-        )
-        .with_help("engines keep their own state: leave `--state-dir` and `--resume` out")),
+    let result = match (flags.runner, flags.look.limit) {
+        (RunnerKind::Embedded, _) => embedded(job, flags, &progress, cancel, samples),
+        (runner, Some(_)) => Err(limit_elsewhere(runner)),
+        (runner, _) if flags.state_dir.is_some() => Err(state_elsewhere(runner)),
         _ => elsewhere(job, flags, &progress, &cancel),
     };
-    drop(shown);
+    drop((shown, ui));
     if flags.detach && result.is_ok() {
         return Exit::Ok;
     }
@@ -63,10 +75,58 @@ pub fn run(job: &Job, flags: &RunFlags) -> Exit {
     }
 }
 
-fn embedded(job: &Job, flags: &RunFlags, progress: &Progress, cancel: CancelToken) -> Result<JobReport> {
+/// The page about the job, where it is wanted.
+fn page(
+    job: &Job,
+    flags: &RunFlags,
+    progress: &Progress,
+    samples: &Option<Samples>,
+    models: &RunModels,
+) -> Result<Option<Ui>> {
+    let Some(address) = flags.look.ui else { return Ok(None) };
+    let shown = ui::Shown {
+        job: job.name.clone(),
+        runner: flags.runner.name(),
+        graph: job.graph.clone(),
+        progress: progress.clone(),
+        samples: samples.clone(),
+        models: models.clone(),
+    };
+    Ui::start(address, shown).map(Some)
+}
+
+fn limit_elsewhere(runner: RunnerKind) -> Error {
+    let message = format!("`--limit` bounds sources of the embedded runner, not those of {}", runner.name());
+    Error::new(ErrorKind::InvalidArgument, "TB0597", message)
+        .with_help("try the pipeline without `--runner` first")
+}
+
+fn state_elsewhere(runner: RunnerKind) -> Error {
+    let message = format!("`--state-dir` is of the embedded runner, not of `{}`", runner.name());
+    Error::new(ErrorKind::InvalidArgument, "TB0574", message)
+        .with_help("engines keep their own state: leave `--state-dir` and `--resume` out")
+}
+
+fn embedded(
+    job: &Job,
+    flags: &RunFlags,
+    progress: &Progress,
+    cancel: CancelToken,
+    samples: Option<Samples>,
+) -> Result<JobReport> {
     let mut options = RunnerOptions::default().with_cancel(cancel);
     if let Some(threads) = flags.threads {
         options = options.with_threads(threads.get());
+    }
+    if flags.look.limit.is_some() || samples.is_some() {
+        let mut executor = WatchedExecutor::new();
+        if let Some(n) = flags.look.limit {
+            executor = executor.with_limit(Limit::new(&job.graph, n));
+        }
+        if let Some(samples) = samples {
+            executor = executor.with_samples(samples);
+        }
+        options.executor = Arc::new(executor);
     }
     options.memory_limit = flags.memory_limit;
     options.state = flags.state_dir.as_ref().map(|dir| StateOptions {
@@ -109,6 +169,11 @@ fn write_report(
     })
 }
 
+/// `1 record`, `2,000 records`.
+fn counted(n: u64, what: &str) -> String {
+    format!("{} {what}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
 fn verdict(job: &Job, flags: &RunFlags, result: &Result<JobReport>, signal: u8) -> Exit {
     let report = match result {
         Ok(report) => report,
@@ -127,10 +192,10 @@ fn verdict(job: &Job, flags: &RunFlags, result: &Result<JobReport>, signal: u8) 
         let mut text = format!("{word} in {:.2} s", report.elapsed.as_secs_f64());
         let records = report.counter("sink", "records");
         if records > 0 {
-            text += &format!(", {} records written", thousands(records.unsigned_abs()));
+            text += &format!(", {} written", counted(records.unsigned_abs(), "record"));
         }
         if dead > 0 {
-            text += &format!(", {} dead letters", thousands(dead));
+            text += &format!(", {}", counted(dead, "dead letter"));
         }
         if !job.outputs.is_empty() {
             text += &format!(" to {}", job.outputs.join(", "));
@@ -149,7 +214,8 @@ fn verdict(job: &Job, flags: &RunFlags, result: &Result<JobReport>, signal: u8) 
     }
     match flags.max_dead_letters {
         Some(most) if dead > most => {
-            let message = format!("{dead} dead letters are more than the {most} allowed");
+            let verb = if dead == 1 { "is" } else { "are" };
+            let message = format!("{} {verb} more than the {most} allowed", counted(dead, "dead letter"));
             print_error(&Error::new(ErrorKind::InvalidData, "TB0521", message));
             Exit::TooManyDeadLetters
         }
