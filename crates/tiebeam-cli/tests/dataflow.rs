@@ -203,6 +203,7 @@ fn run_external(fake: &Fake, ask: External<Number>) -> Exit {
     let job = Job {
         name: "asks".to_owned(),
         graph: pipeline.build().unwrap(),
+        inputs: Vec::new(),
         outputs: Vec::new(),
         options: Default::default(),
         decisive: Default::default(),
