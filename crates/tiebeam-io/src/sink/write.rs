@@ -86,7 +86,7 @@ impl<T: Element, F: RecordFormat<T>> PTransform<PCollection<T>> for WriteFiles<F
     fn expand(self, input: PCollection<T>) -> PCollection<String> {
         let pipeline = input.pipeline().clone();
         let target = match self.target.and_then(Target::checked) {
-            Ok(target) => target,
+            Ok(target) => Target { joining: self.format.joining(), ..target },
             Err(error) => {
                 pipeline.fail(error);
                 return pipeline.apply(Create::of([]));
@@ -381,7 +381,8 @@ impl<T: Element, F: RecordFormat<T>> DoFn for WriteShards<T, F> {
 
     fn finish_bundle(&mut self, _: &BundleContext<'_>, out: &mut Output<Self::Out>) -> Result<()> {
         let Some(job) = self.job.take() else { return Ok(()) };
-        for open in std::mem::take(&mut self.open).into_iter().flatten() {
+        for mut open in std::mem::take(&mut self.open).into_iter().flatten() {
+            self.format.finish(&mut open.state, &mut open.buffer)?;
             let piece = open.finish()?;
             self.records.add(piece.records as i64);
             out.emit_with((job.to_string(), Some(piece)), &WindowInfo::GLOBAL);
