@@ -381,13 +381,15 @@ const STAND_IN_TRANSFORMS: &str = "\
     WriteToPubSub:
       config_schema: {properties: {topic: {type: string}, format: {type: string}}}
       body: |
-        type: WriteToJson
-        config: {path: '{{topic}}'}
+        type: chain
+        transforms:
+          - {type: WriteToJson, config: {path: '{{topic}}'}}
     SomeGroupingTransform:
       config_schema: {properties: {arg: {type: string}}}
       body: |
-        type: Combine
-        config: {group_by: col1, combine: {col2: sum, col3: max}}
+        type: chain
+        transforms:
+          - {type: Combine, config: {group_by: col1, combine: {col2: sum, col3: max}}}
 ";
 
 /// Functions that the documents have in files.

@@ -46,7 +46,7 @@ fn compare(python: &Path, tiebeam: &Path, work: &Path) -> Result<bool, String> {
     fs::create_dir_all(work).map_err(|e| format!("cannot create {}: {e}", work.display()))?;
     script(python, "write", work)?;
     let wanted = lines(&work.join("theirs.json"))?;
-    let (mut passed, mut failures) = (0, Vec::new());
+    let (mut passed, mut skipped, mut failures) = (0, 0, Vec::new());
     let mut told = |name: &str, seen: Result<Vec<String>, String>, wanted: &[String]| match seen {
         Ok(seen) if seen == wanted => {
             passed += 1;
@@ -88,12 +88,18 @@ fn compare(python: &Path, tiebeam: &Path, work: &Path) -> Result<bool, String> {
     for (_, suffix, names) in codecs {
         for codec in names {
             let name = format!("ours-{codec}-00000-of-00001.{suffix}");
-            let seen = lines(&work.join(format!("{name}.json")));
-            told(&name, seen, &wanted);
+            let read = work.join(format!("{name}.json"));
+            // What fastavro lacks a library for, it said above.
+            if *suffix == *"avro" && !read.exists() {
+                skipped += 1;
+                say(format_args!("skipped: {name}"));
+                continue;
+            }
+            told(&name, lines(&read), &wanted);
         }
     }
     failures.iter().for_each(|failure| say(format_args!("FAILED: {failure}")));
-    say(format_args!("tables: {passed} passed, {} failed, 0 skipped", failures.len()));
+    say(format_args!("tables: {passed} passed, {} failed, {skipped} skipped", failures.len()));
     Ok(failures.is_empty())
 }
 
