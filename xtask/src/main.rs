@@ -17,6 +17,7 @@ cargo xtask TASK
   tidy                 the house's rules: arrows between crates, sizes, error codes, documents
   fetch [NAME...]      packages that tests and examples read, into TIEBEAM_CACHE or ~/.cache/tiebeam
   conformance coders   our coders against Beam's standard_coders.yaml
+  conformance tables   Parquet and Avro files of pyarrow's and fastavro's are read here, and the other way round
   conformance yaml-docs
                        the pipelines of Beam YAML's documents, here and with Beam Python: the same rows come out
   drill [group|resume]... [--size 1GB] [--memory-limit 128MiB] [--kills 8] [--seed 1]
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ["drill", rest @ ..] => drill::run(rest),
         ["engines", rest @ ..] => engines::run(rest),
         ["conformance", "coders"] => conformance::coders(),
+        ["conformance", "tables"] => conformance::tables(),
         ["conformance", "yaml-docs"] => conformance::yaml_docs(),
         ["help" | "--help" | "-h"] | [] => {
             say(HELP.trim_end());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use tiebeam::launch::{Exit, Job, JobOptions, RunFlags, print_error};
 use tiebeam::{Error, ErrorKind, RunId};
+use tiebeam_yaml::clock::timed;
 use tiebeam_yaml::{Loaded, Report, Variables, load};
 
 use crate::examples::Example;
@@ -95,7 +96,10 @@ impl FileArgs {
             return Err(Exit::BadUsage);
         };
         match read(path) {
-            Ok(text) => Ok((path.display().to_string(), text, self.settings.variables())),
+            Ok(text) => {
+                let variables = timed(&text, self.settings.variables());
+                Ok((path.display().to_string(), text, variables))
+            }
             Err(error) => {
                 print_error(&error);
                 Err(Exit::PipelineInvalid)
@@ -124,7 +128,7 @@ impl FileArgs {
             }
         };
         let name = path.display().to_string();
-        let variables = self.settings.variables();
+        let variables = timed(&text, self.settings.variables());
         match load(&name, &text, &variables, &output::environment()) {
             Ok(loaded) => {
                 let for_workers = worker::options(&name, &text, &variables);

@@ -56,6 +56,7 @@ fn describe(kind: &TransformType) -> String {
         Inputs::One => "  reads one input\n",
         Inputs::Any => "  reads any number of inputs\n",
         Inputs::Named => "  reads two or more inputs, each by its name\n",
+        Inputs::Tables => "  reads one input, or several by their names\n",
     });
     keys(kind.keys, &mut text);
     if kind.name == "RunInference" {

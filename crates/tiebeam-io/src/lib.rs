@@ -1,5 +1,7 @@
-//! File systems, text, csv, json, images, match and read, atomic file sinks.
+//! File systems, text, csv, json, Parquet, Avro, images, match and read, atomic file sinks.
 
+#[cfg(feature = "tables")]
+pub mod avro;
 pub mod compression;
 pub mod csv;
 pub mod files;
@@ -9,9 +11,15 @@ pub mod images;
 pub mod json;
 mod lines;
 mod number;
+#[cfg(feature = "tables")]
+pub mod parquet;
 pub mod ranges;
 pub mod read;
 pub mod sink;
+#[cfg(feature = "tables")]
+mod tables;
+#[cfg(all(test, feature = "tables"))]
+mod tables_tests;
 pub mod text;
 pub mod tfrecord;
 mod typed;

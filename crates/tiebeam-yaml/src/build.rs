@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tiebeam_core::coder::row_coder;
 use tiebeam_core::row::{Row, Schema};
-use tiebeam_core::{DoFn, ElementContext, Output, Result};
+use tiebeam_core::{DoFn, ElementContext, Output, Result, WindowingStrategy};
 use tiebeam_graph::{Arity, PCollection, PTransform, ParDo, Pipeline};
 
 use crate::plan::{Planned, PlannedStep, Work};
@@ -38,15 +38,10 @@ impl Builder<'_> {
 
     fn work(&mut self, work: Work, path: &str) {
         match work {
-            Work::Composite { windowed, windowing, inside } => {
-                for (before, after) in windowed {
-                    let input = self.made.get(before).cloned().flatten();
-                    self.made[after] = match (input, &windowing) {
-                        (Some(input), Some(windowing)) => Some(input.window_into(windowing.clone())),
-                        (input, _) => input,
-                    };
-                }
+            Work::Composite { windowed, inside, given, windowing } => {
+                self.window(windowed, windowing.as_ref());
                 self.scope(inside, path);
+                self.window(given, windowing.as_ref());
             }
             Work::Leaf { inputs, windowing, build, outputs } => {
                 let mut collections = Vec::with_capacity(inputs.len());
@@ -70,6 +65,17 @@ impl Builder<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Windows collections, each given by its number and that which it has then.
+    fn window(&mut self, all: Vec<(usize, usize)>, windowing: Option<&WindowingStrategy>) {
+        for (before, after) in all {
+            let one = self.made.get(before).cloned().flatten();
+            self.made[after] = match (one, windowing) {
+                (Some(one), Some(windowing)) => Some(one.window_into(windowing.clone())),
+                (one, _) => one,
+            };
         }
     }
 

@@ -18,6 +18,8 @@ pub enum Inputs {
     Any,
     /// Two or more, each by its name.
     Named,
+    /// One, or several by their names.
+    Tables,
 }
 
 /// What a key's value must be.
@@ -126,7 +128,7 @@ impl TransformType {
 
 /// All types, in the order of their names.
 pub fn types() -> Vec<&'static TransformType> {
-    let mut all: Vec<&'static TransformType> = transforms::ALL.into_iter().flatten().collect();
+    let mut all: Vec<&'static TransformType> = transforms::ALL.iter().copied().flatten().collect();
     all.sort_by_key(|kind| kind.name);
     all
 }
@@ -134,11 +136,11 @@ pub fn types() -> Vec<&'static TransformType> {
 /// The type of that name.
 pub fn find(name: &str) -> Option<&'static TransformType> {
     let hidden = crate::replay::TYPES;
-    transforms::ALL.into_iter().flatten().chain(hidden).find(|kind| kind.name == name)
+    transforms::ALL.iter().copied().flatten().chain(hidden).find(|kind| kind.name == name)
 }
 
 /// Transforms of Beam's that this build does not have.
-const BEAM: [&str; 39] = [
+const BEAM: [&str; 38] = [
     "AnomalyDetection",
     "DicomSearch",
     "Enrichment",
@@ -166,7 +168,6 @@ const BEAM: [&str; 39] = [
     "ReadFromSpanner",
     "ReadFromSqlServer",
     "RunCompleter",
-    "Sql",
     "WriteToAvro",
     "WriteToBigQuery",
     "WriteToBigTable",
@@ -184,10 +185,6 @@ const BEAM: [&str; 39] = [
 fn why_not(name: &str) -> (&'static str, &'static str) {
     let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
     match name {
-        "Sql" => (
-            "Beam runs SQL in Java; there is no SQL engine here",
-            "write it with `MapToFields`, `Filter`, `Combine` and `Join`",
-        ),
         "PyTransform" => (
             "it runs transforms of Beam's Python SDK, and there is no Python SDK here",
             "write functions of rows in `MapToFields` (`callable`), or a transform in YAML (`providers`)",
@@ -213,6 +210,9 @@ fn why_not(name: &str) -> (&'static str, &'static str) {
                 "it talks to another system, for which there is no connector here",
                 "read and write files beside it",
             )
+        }
+        _ if has(&["Parquet", "Avro"]) => {
+            ("this build was made without Parquet and Avro", "build it with the feature `tables`")
         }
         _ => ("it is not written yet", "`tiebeam transforms` lists those there are"),
     }

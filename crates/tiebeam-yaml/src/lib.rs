@@ -6,6 +6,7 @@
 
 pub mod build;
 pub mod catalog;
+pub mod clock;
 pub mod diagnostic;
 pub mod document;
 pub mod environment;

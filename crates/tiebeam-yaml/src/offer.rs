@@ -90,7 +90,7 @@ fn kind_of(key: &Key) -> Option<TypeKind> {
         }
         ("model_params", _) => TypeKind::Row(Arc::new(model_params())),
         ("mean" | "std", _) => list(TypeKind::Double),
-        ("size", _) => list(TypeKind::Int64),
+        ("size" | "batch_bucket_boundaries", _) => list(TypeKind::Int64),
         (_, Wants::Text | Wants::Any) => TypeKind::String,
         (_, Wants::Texts | Wants::List) => list(TypeKind::String),
         (_, Wants::Int) => TypeKind::Int64,

@@ -102,10 +102,12 @@ pub enum Work {
     Composite {
         /// Collections that are windowed before they go in: number, and number after.
         windowed: Vec<(usize, usize)>,
-        /// How.
-        windowing: Option<WindowingStrategy>,
         /// What is inside.
         inside: Planned,
+        /// Collections that are windowed when they come out: number, and number after.
+        given: Vec<(usize, usize)>,
+        /// How.
+        windowing: Option<WindowingStrategy>,
     },
 }
 
@@ -377,7 +379,7 @@ impl Planner<'_> {
                 let problem = Diagnostic::new("TB0221", span, format!("`{}` takes no input", kind.name));
                 problem.help("it is a source: put it first, or write `input: {}`")
             }
-            (Inputs::One | Inputs::Any | Inputs::Named, 0) => {
+            (Inputs::One | Inputs::Any | Inputs::Named | Inputs::Tables, 0) => {
                 let problem = Diagnostic::new("TB0221", span, format!("`{}` lacks its input", step.title()));
                 if self.chain_hint {
                     problem.help("add `type: chain` to the pipeline, or `input: NAME` to each transform")
@@ -441,14 +443,27 @@ impl Planner<'_> {
             }
             None => outside.extend(references.iter().map(|(name, _)| (name.clone(), None))),
         }
-        let (inside, outputs) = self.scope(body, &outside, own.as_ref().or(to_roots));
+        // A provider's source is one transform to those who use it: what it gives is windowed, not what it reads inside.
+        let is_source = outside.is_empty() && !matches!(&*step.kind.text, "chain" | "composite");
+        let (to_inner, own) = match is_source {
+            true => (None, own.or_else(|| to_roots.cloned())),
+            false => (own.clone().or_else(|| to_roots.cloned()), own),
+        };
+        let (inside, outputs) = self.scope(body, &outside, to_inner.as_ref());
+        let mut given = Vec::new();
         let outputs = outputs.map(|outputs| {
-            outputs
-                .into_iter()
-                .map(|(name, collection)| (name, Collection { producer: label.clone(), ..collection }))
-                .collect()
+            let mut all = Vec::with_capacity(outputs.len());
+            for (name, mut collection) in outputs {
+                if is_source && own.is_some() {
+                    let after = self.number();
+                    given.push((collection.id, after));
+                    collection.id = after;
+                }
+                all.push((name, Collection { producer: label.clone(), ..collection }));
+            }
+            all
         });
-        let work = Work::Composite { windowed, windowing: own, inside };
+        let work = Work::Composite { windowed, inside, given, windowing: own };
         (Some(PlannedStep { label, span: step.title_span(), work }), outputs)
     }
 }

@@ -122,12 +122,10 @@ fn render_once(template: &str, folder: &Path, variables: &Variables) -> Result<S
     environment.set_unknown_method_callback(|_, value, method, args| python_method(value, method, args));
     let folder = folder.to_path_buf();
     environment.set_loader(move |name| include(&folder, name));
-    environment.render_str(
-        template,
-        minijinja::Value::from_pairs(
-            variables.iter().map(|(name, value)| (name.as_str(), jinja_value(value))),
-        ),
-    )
+    let given = variables.iter().map(|(name, value)| (name.as_str(), jinja_value(value)));
+    // A variable of that name, of the user's own, comes before Python's module.
+    let all = [("datetime", crate::clock::module(variables))].into_iter().chain(given);
+    environment.render_str(template, minijinja::Value::from_pairs(all))
 }
 
 fn jinja_value(value: &serde_json::Value) -> minijinja::Value {
@@ -262,7 +260,8 @@ fn explain(error: &Error, source: &Source, variables: &Variables) -> Diagnostic 
             } else {
                 format!("the jinja variable `{name}` is not given")
             };
-            let given: Vec<&str> = variables.keys().map(String::as_str).collect();
+            let given = variables.keys().map(String::as_str).filter(|name| !crate::clock::is_own(name));
+            let given: Vec<&str> = given.collect();
             let diagnostic = Diagnostic::new("TB0218", span, message);
             let diagnostic = if given.is_empty() {
                 diagnostic.note("no variables are given")

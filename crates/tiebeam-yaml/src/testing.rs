@@ -4,6 +4,8 @@
 //! A mocked input stands in place of what a transform reads, a mocked output in place of what it gives; what a test does
 //! not need is left out. Sources that are neither mocked nor allowed are refused: a test reads nothing but the file.
 
+pub mod update;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use crate::document::{self, Content, Entry, Node};
 use crate::environment::Environment;
 use crate::plan::plan;
 use crate::scope::{self, Outputs, Reference, Resolved, Scope, Target};
-use crate::source::Span;
+use crate::source::{Source, Span};
 use crate::syntax::{self, Input, Name, Step};
 use crate::template::{self, Variables};
 
@@ -40,6 +42,27 @@ pub fn load_tests(
     variables: &Variables,
     environment: &Environment,
 ) -> Result<Vec<Test>, Report> {
+    let (tests, _) = load(name, text, variables, &Checking::Assert(environment))?;
+    Ok(tests.into_iter().map(|(test, ..)| test).collect())
+}
+
+/// What is done with the rows that are expected somewhere.
+enum Checking<'a> {
+    /// They are compared.
+    Assert(&'a Environment),
+    /// They are kept.
+    Look,
+}
+
+/// A test, the places of its expectations, and the rows that these see.
+type Made = (Test, Vec<(Span, Span)>, update::Seen);
+
+fn load(
+    name: &str,
+    text: &str,
+    variables: &Variables,
+    checking: &Checking<'_>,
+) -> Result<(Vec<Made>, Arc<Source>), Report> {
     let source = match template::render(name, text, variables) {
         Ok(source) => Arc::new(source),
         Err((source, problem)) => return Err(Report::new(Arc::new(source), vec![problem])),
@@ -61,28 +84,36 @@ pub fn load_tests(
         let Some(spec) = Spec::read(node, number, &mut problems) else { continue };
         let mut steps = Vec::new();
         let before = problems.len();
-        let planned = Builder::new(&whole, &spec, &mut problems).built(&mut steps);
+        let looks = matches!(checking, Checking::Look);
+        let (planned, places) = Builder::new(&whole, &spec, looks, &mut problems).built(&mut steps);
         if problems.len() > before {
             continue;
         }
+        let seen = update::Seen::default();
+        let watching = update::watching(&seen);
+        let environment = match checking {
+            Checking::Assert(environment) => environment,
+            Checking::Look => &watching,
+        };
         let scope = assembled(planned, &steps, &file.pipeline);
         let (planned, collections) = plan(scope, &source, environment, &mut problems);
         if problems.len() > before {
             continue;
         }
         let pipeline = Pipeline::new();
-        let places = build(planned, collections, &pipeline);
+        let built = build(planned, collections, &pipeline);
         match pipeline.build() {
             Ok(graph) => {
-                made.push(Test { name: spec.name, line: source.position(spec.span.start).line, graph })
+                let line = source.position(spec.span.start).line;
+                made.push((Test { name: spec.name, line, graph }, places, seen));
             }
             Err(errors) => problems.extend(errors.0.iter().map(|(error, _)| {
                 let step = error.step().and_then(|step| step.split('/').next()).unwrap_or_default();
-                Diagnostic::of(error, places.get(step).copied().unwrap_or(spec.span))
+                Diagnostic::of(error, built.get(step).copied().unwrap_or(spec.span))
             })),
         }
     }
-    if problems.is_empty() { Ok(made) } else { Err(Report::new(source, problems)) }
+    if problems.is_empty() { Ok((made, source)) } else { Err(Report::new(source, problems)) }
 }
 
 /// Rows for, or of, a transform.
@@ -189,6 +220,9 @@ struct Parts<'f> {
 struct Builder<'a, 'f> {
     whole: &'a Scope<'f>,
     spec: &'a Spec,
+    /// Rows are looked at, not compared.
+    looks: bool,
+    places: Vec<(Span, Span)>,
     problems: &'a mut Vec<Diagnostic>,
     mocked_inputs: HashMap<usize, usize>,
     mocked_outputs: HashMap<Place, usize>,
@@ -201,10 +235,12 @@ struct Builder<'a, 'f> {
 }
 
 impl<'a, 'f> Builder<'a, 'f> {
-    fn new(whole: &'a Scope<'f>, spec: &'a Spec, problems: &'a mut Vec<Diagnostic>) -> Self {
+    fn new(whole: &'a Scope<'f>, spec: &'a Spec, looks: bool, problems: &'a mut Vec<Diagnostic>) -> Self {
         let mut builder = Builder {
             whole,
             spec,
+            looks,
+            places: Vec::new(),
             problems,
             mocked_inputs: HashMap::new(),
             mocked_outputs: HashMap::new(),
@@ -227,7 +263,7 @@ impl<'a, 'f> Builder<'a, 'f> {
         builder
     }
 
-    fn built(mut self, steps: &mut Vec<Step>) -> Parts<'f> {
+    fn built(mut self, steps: &mut Vec<Step>) -> (Parts<'f>, Vec<(Span, Span)>) {
         for expected in &self.spec.expected_outputs {
             let Some(place) = self.find(&expected.name, true) else { continue };
             let reference = self.output(&place, expected.name.span, steps);
@@ -241,7 +277,7 @@ impl<'a, 'f> Builder<'a, 'f> {
             let name = format!("CheckInput[{}]", expected.name.text);
             self.check(name, expected, vec![("input".into(), all)], steps);
         }
-        Parts { parts: self.parts, inputs: self.references }
+        (Parts { parts: self.parts, inputs: self.references }, self.places)
     }
 
     /// The transform that is named, by name or type, and the output that is named behind a point.
@@ -379,9 +415,20 @@ impl<'a, 'f> Builder<'a, 'f> {
         inputs: Vec<(Arc<str>, Vec<Reference>)>,
         steps: &mut Vec<Step>,
     ) {
-        steps.push(added("AssertEqual", name, rows));
+        let step = added("AssertEqual", name, rows);
+        steps.push(if self.looks { looking(step, self.places.len()) } else { step });
+        self.places.push((rows.elements.key_span, rows.elements.value.span));
         self.push(Part::Added(steps.len() - 1), inputs);
     }
+}
+
+/// A check that tells its rows instead, with the number of the expectation.
+fn looking(step: Step, number: usize) -> Step {
+    let span = step.span;
+    let prefix = Node { span, content: Content::String(format!("{}{number} ", update::MARK).into()) };
+    let entry = Entry { key: "prefix".into(), key_span: span, value: prefix };
+    let config = Node { span, content: Content::Map([entry].into()) };
+    Step { kind: Name { text: "LogForTesting".into(), span }, config: Some(config), ..step }
 }
 
 /// A transform that the file does not have.

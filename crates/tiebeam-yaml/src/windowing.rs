@@ -6,7 +6,7 @@ use tiebeam_core::{FixedWindows, Sessions, SlidingWindows, WindowingStrategy};
 
 use crate::catalog::{Key, Wants, check_keys};
 use crate::diagnostic::Diagnostic;
-use crate::document::{Content, Node};
+use crate::document::{Content, Entry, Node};
 
 /// The most windows that one row is in.
 const MOST_WINDOWS: u128 = 10_000;
@@ -30,14 +30,10 @@ pub fn read(node: &Node, problems: &mut Vec<Diagnostic>) -> Option<WindowingStra
         return None;
     };
     let keys = keys_of(node, kind, problems)?;
-    if let Some(trigger) = entries.iter().find(|entry| &*entry.key == "trigger") {
-        problems.push(
-            Diagnostic::new("TB0219", trigger.key_span, "`trigger` is not available in this build")
-                .help("a window fires once, when it is complete"),
-        );
-        return None;
-    }
-    if !check_keys(entries, keys, &format!("{kind} windows"), node.span, problems) {
+    let (firing, shape): (Vec<Entry>, Vec<Entry>) =
+        entries.iter().cloned().partition(|entry| FIRING.iter().any(|key| key.name == &*entry.key));
+    let fine = check_keys(&shape, keys, &format!("{kind} windows"), node.span, problems);
+    if !check_firing(&firing, node, problems) || !fine {
         return None;
     }
     let mut duration = |key: &str, least: Duration| -> Option<Duration> {
@@ -77,6 +73,72 @@ pub fn read(node: &Node, problems: &mut Vec<Diagnostic>) -> Option<WindowingStra
         "sessions" => WindowingStrategy::of(Sessions::with_gap(duration("gap", millisecond)?)),
         _ => WindowingStrategy::global(),
     })
+}
+
+/// The keys that say when windows fire.
+const FIRING: [Key; 3] = [
+    Key::optional("trigger", Wants::Any, "default or after_watermark: once, when a window is complete"),
+    Key::optional(
+        "accumulation_mode",
+        Wants::Text,
+        "discarding or accumulating; the same where windows fire once",
+    ),
+    Key::optional("allowed_lateness", Wants::Any, "how long late rows are taken; in a batch none are late"),
+];
+
+/// Whether windows fire once, when they are complete: what a batch does. Anything else is told.
+fn check_firing(entries: &[Entry], node: &Node, problems: &mut Vec<Diagnostic>) -> bool {
+    if !check_keys(entries, &FIRING, "windowing", node.span, problems) {
+        return false;
+    }
+    let before = problems.len();
+    for entry in entries.iter().filter(|entry| entry.value.content != Content::Null) {
+        match &*entry.key {
+            "trigger" => problems.extend(check_trigger(entry)),
+            "accumulation_mode" => {
+                const MODES: [&str; 2] = ["discarding", "accumulating"];
+                let mode = entry.value.as_str().map_or("", |mode| mode);
+                if !MODES.contains(&mode.to_ascii_lowercase().as_str()) {
+                    let problem = Diagnostic::new(
+                        "TB0224",
+                        entry.value.span,
+                        format!("unknown accumulation mode `{mode}`"),
+                    );
+                    problems
+                        .push(problem.did_you_mean(mode, MODES).note(format!("modes: {}", MODES.join(", "))));
+                }
+            }
+            _ => problems.extend(duration(&entry.value).err()),
+        }
+    }
+    problems.len() == before
+}
+
+/// What is wrong with a trigger, if it is another than the one that a batch has.
+fn check_trigger(entry: &Entry) -> Option<Diagnostic> {
+    let (name, more) = match entry.value.as_map() {
+        Some(keys) => {
+            let name = entry.value.get("type").and_then(Node::as_str).cloned();
+            (name, keys.iter().find(|key| &*key.key != "type" && key.value.content != Content::Null))
+        }
+        None => (entry.value.as_str().cloned(), None),
+    };
+    let Some(name) = name else {
+        let message = "a trigger is a name, or `{type: NAME}`";
+        return Some(Diagnostic::new("TB0224", entry.value.span, message));
+    };
+    let plain: String =
+        name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    if let ("default" | "defaulttrigger" | "afterwatermark", None) = (plain.as_str(), more) {
+        return None;
+    }
+    let (span, what) = match more {
+        Some(key) => (key.key_span, format!("`{}` of a trigger", key.key)),
+        None => (entry.value.span, format!("the trigger `{name}`")),
+    };
+    let problem =
+        Diagnostic::new("TB0219", span, format!("{what} is not available: a batch fires each window once"));
+    Some(problem.help("leave it out, or write `trigger: default`: a window fires when it is complete"))
 }
 
 /// The keys of a type of windows; an unknown type is told.

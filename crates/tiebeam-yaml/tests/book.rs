@@ -21,6 +21,7 @@ fn the_pages_pipelines_say_what_it_says() {
             "words",
             "{\"word\":\"be\",\"times\":2,\"n\":3}\n{\"word\":\"not\",\"times\":1,\"n\":3}\n{\"word\":\"or\",\"times\":1,\"n\":3}\n{\"word\":\"to\",\"times\":2,\"n\":3}",
         ),
+        ("sold", "PEAR: 2 × 2.75"),
         ("priced", "{\"id\":1,\"name\":\"pear\",\"cost\":1.5}\n{\"id\":2,\"name\":\"fig\",\"cost\":null}"),
         ("powers", "{\"x\":2,\"power\":8}\n{\"x\":3,\"power\":27}"),
         ("lengths", "{\"n\":3}"),

@@ -50,7 +50,7 @@ pub(crate) fn cases(documents: &[(String, String)]) -> Vec<Case> {
                 case.name = name.clone();
                 case.files.extend(files.clone());
                 for text in case.files.values_mut() {
-                    *text = at_home(text);
+                    *text = stood_in(at_home(text));
                 }
             }
             cases.append(&mut found);
@@ -177,6 +177,21 @@ fn at_home(text: &str) -> String {
     ]
     .iter()
     .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// The file of transforms in the place of services.
+const STAND_INS: &str = "stand-ins.yaml";
+
+/// A pipeline that reads from and writes to Pub/Sub, with files in its place, as transforms of a provider: the pipeline's
+/// text stays as it is. So does a transform whose name stands for any that groups.
+fn stood_in(text: String) -> String {
+    if !text.contains("PubSub") || !text.contains("pipeline:\n") {
+        return text;
+    }
+    // No SQL takes a column that is neither grouped by nor aggregated.
+    let grouped = "as c from PCOLLECTION group by col1\"";
+    let text = text.replace("as c from PCOLLECTION\"", grouped);
+    format!("{text}\nproviders:\n  - include: {STAND_INS}\n")
 }
 
 /// What is needed to know of a transform.
@@ -326,7 +341,7 @@ fn part(text: &str) -> Option<String> {
 }
 
 /// The files that the cases read: columns named as in the documents, a zero to divide by, keys that meet and that don't.
-pub(crate) const DATA: [(&str, &str); 10] = [
+pub(crate) const DATA: [(&str, &str); 14] = [
     (
         "data/input1.csv",
         "col1,col2,col3\na,1,250.5\nb,2,0.0\na,3,40.0\nzebra crossing,4,120.0\nb,6,10.0\nc,7,90.0\n",
@@ -340,9 +355,42 @@ pub(crate) const DATA: [(&str, &str); 10] = [
     ("data/table2.csv", "col1,col2,col3\n12ab,one,10.5\nx,12ab,20.5\nother,two,30.5\n"),
     ("data/table3.csv", "col1,col2,col3\n12ab,three,1.5\nnobody,nine,2.5\nx,two,3.5\nx,12ab,4.5\n"),
     ("data/parted.csv", "col1,col2,col3\na,1,2.5\nb,2,0.5\na,3,4.25\nc,4,0.25\n"),
+    (
+        "data/myPubSubTopic.csv",
+        "col1,col2,col3\na,5,1.5\nb,15,2.5\na,50,0.5\na,70,1.5\nb,200,3.5\nc,250,4.5\n",
+    ),
+    ("data/leftTopic.csv", "col1,col2,col3\na,5,7\nb,50,8\nc,70,7\nd,75,9\n"),
+    ("data/rightTopic.csv", "col1,col2,col3\nx,10,7\ny,100,8\nz,90,7\nw,80,9\n"),
+    (STAND_INS, STAND_IN_TRANSFORMS),
     ("data/x.tsv", "col1\tcol2\tcol3\nabc\t1\t2.5\n"),
     ("data/kinglear.txt", "Nothing can come of nothing\nspeak again\n"),
 ];
+
+/// Files in the place of topics; `col2` is a message's second.
+const STAND_IN_TRANSFORMS: &str = "\
+- type: yaml
+  transforms:
+    ReadFromPubSub:
+      config_schema: {properties: {topic: {type: string}, format: {type: string}, schema: {}}}
+      requires_inputs: false
+      body: |
+        type: chain
+        transforms:
+          - {type: ReadFromCsv, config: {path: 'data/{{topic}}.csv'}}
+          - {type: AssignTimestamps, config: {timestamp: col2, language: python}}
+    WriteToPubSub:
+      config_schema: {properties: {topic: {type: string}, format: {type: string}}}
+      body: |
+        type: chain
+        transforms:
+          - {type: WriteToJson, config: {path: '{{topic}}'}}
+    SomeGroupingTransform:
+      config_schema: {properties: {arg: {type: string}}}
+      body: |
+        type: chain
+        transforms:
+          - {type: Combine, config: {group_by: col1, combine: {col2: sum, col3: max}}}
+";
 
 /// Functions that the documents have in files.
 pub(crate) const UDF: (&str, &str) = (

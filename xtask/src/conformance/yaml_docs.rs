@@ -75,14 +75,17 @@ fn compare(
     Ok(verdicts)
 }
 
+/// How a reason begins that a case has in Beam itself.
+pub(crate) const CANNOT: &str = "Beam itself cannot run it";
+
 fn verdict(ours: &Outcome, theirs: &Outcome) -> Verdict {
     match (&ours.error, &theirs.error) {
         (None, None) if ours.files == theirs.files => Verdict::Equal,
         (None, None) => Verdict::Differs(difference(&ours.files, &theirs.files)),
         (Some(ours), None) if ours.starts_with("refused: ") => Verdict::Skipped(ours.clone()),
         (Some(ours), None) => Verdict::Differs(ours.clone()),
-        (None, Some(theirs)) => Verdict::Skipped(format!("runs here, but Beam cannot: {theirs}")),
-        (Some(ours), Some(theirs)) => Verdict::Skipped(format!("{ours}; Beam cannot either: {theirs}")),
+        (None, Some(theirs)) => Verdict::Skipped(format!("runs here; {CANNOT}: {theirs}")),
+        (Some(ours), Some(theirs)) => Verdict::Skipped(format!("{ours}; {CANNOT}: {theirs}")),
     }
 }
 

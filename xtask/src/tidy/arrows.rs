@@ -21,7 +21,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tiebeam-torch", &["core", "graph", "transforms", "inference", "onnx"]),
     ("tiebeam-io", &["core", "graph", "transforms"]),
     ("tiebeam-python", &["core"]),
-    ("tiebeam-yaml", &["core", "graph", "transforms", "io", "inference", "onnx", "torch", "python"]),
+    ("tiebeam-javascript", &["core"]),
+    (
+        "tiebeam-yaml",
+        &["core", "graph", "transforms", "io", "inference", "onnx", "torch", "python", "javascript"],
+    ),
     ("tiebeam-testing", &["core", "exec", "graph", "plan", "runner", "model", "worker"]),
     (
         "tiebeam",

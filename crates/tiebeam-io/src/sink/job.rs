@@ -314,6 +314,10 @@ impl Place {
 
     /// One file of a header and some pieces. Compressed ones may be put in a row as they are: both formats allow it.
     fn assemble(&self, id: RunId, name: &str, pieces: &[&Piece], header: &[u8]) -> Result<(String, u64)> {
+        #[cfg(feature = "tables")]
+        if self.target.joining == super::Joining::Parquet && !pieces.is_empty() {
+            return self.join_parquet(id, name, pieces);
+        }
         let path = self.temp_path(id, name);
         let failed = |e| failed_writing("write", &path, e);
         let mut whole = Counted::new(self.fs.create(&path).map_err(failed)?);
@@ -346,6 +350,10 @@ impl Place {
 
     /// One file of several small pieces that each begin with the header: it is kept of the first alone.
     fn join_small(&self, id: RunId, name: &str, parts: &[&Piece], header: &[u8]) -> Result<(String, u64)> {
+        #[cfg(feature = "tables")]
+        if self.target.joining == super::Joining::Parquet {
+            return self.join_parquet(id, name, parts);
+        }
         let path = self.temp_path(id, name);
         let failed = |e| failed_writing("write", &path, e);
         let file = self.fs.create(&path).map_err(failed)?;
@@ -364,6 +372,25 @@ impl Place {
             let skipped = if i > 0 && text.starts_with(own) { own.len() } else { 0 };
             whole.write_all(&text[skipped..]).map_err(failed)?;
         }
+        let bytes = whole.finish().map_err(failed)?;
+        Ok((name.to_owned(), bytes))
+    }
+
+    /// One Parquet file of several.
+    #[cfg(feature = "tables")]
+    fn join_parquet(&self, id: RunId, name: &str, parts: &[&Piece]) -> Result<(String, u64)> {
+        let path = self.temp_path(id, name);
+        let failed = |e| failed_writing("write", &path, e);
+        let paths: Vec<(String, u64)> =
+            parts.iter().map(|piece| (self.temp_path(id, &piece.name), piece.bytes)).collect();
+        for ((from, bytes), piece) in paths.iter().zip(parts) {
+            let size = self.fs.size(from).map_err(|e| failed_writing("read back", from, e))?;
+            if size != Some(*bytes) {
+                return Err(self.lost(&piece.name));
+            }
+        }
+        let mut whole = Counted::new(self.fs.create(&path).map_err(failed)?);
+        crate::parquet::join(&self.fs, &paths, &mut whole)?;
         let bytes = whole.finish().map_err(failed)?;
         Ok((name.to_owned(), bytes))
     }

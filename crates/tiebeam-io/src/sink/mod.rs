@@ -33,6 +33,8 @@ pub struct Target {
     pub join_below: u64,
     /// How the files are compressed. `Auto` goes by the suffix.
     pub compression: Compression,
+    /// How several files become one.
+    pub joining: Joining,
 }
 
 impl Target {
@@ -63,6 +65,7 @@ impl Target {
             num_shards: None,
             join_below: JOIN_BELOW,
             compression: Compression::Auto,
+            joining: Joining::Bytes,
         })
     }
 
@@ -138,6 +141,31 @@ pub trait RecordFormat<T>: Clone + Send + Sync + 'static {
     /// # Errors
     /// When the record can't be told in this format. What was appended then is taken back.
     fn write(&self, file: &mut Self::File, record: &T, out: &mut Vec<u8>) -> Result<()>;
+
+    /// Appends what ends a file, and what of its records was not appended yet.
+    ///
+    /// # Errors
+    /// When it can't be told in this format.
+    fn finish(&self, file: &mut Self::File, out: &mut Vec<u8>) -> Result<()> {
+        let _ = (file, out);
+        Ok(())
+    }
+
+    /// How files become one.
+    fn joining(&self) -> Joining {
+        Joining::Bytes
+    }
+}
+
+/// How several files of a format become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Joining {
+    /// One behind the other, with the header of the first alone.
+    #[default]
+    Bytes,
+    /// By what Parquet's footers say.
+    #[cfg(feature = "tables")]
+    Parquet,
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ impl<T: Element, F: RecordFormat<T>> PTransform<PCollection<T>> for WriteFiles<F
     fn expand(self, input: PCollection<T>) -> PCollection<String> {
         let pipeline = input.pipeline().clone();
         let target = match self.target.and_then(Target::checked) {
-            Ok(target) => target,
+            Ok(target) => Target { joining: self.format.joining(), ..target },
             Err(error) => {
                 pipeline.fail(error);
                 return pipeline.apply(Create::of([]));
@@ -305,6 +305,7 @@ impl<T: Element, F: RecordFormat<T>> WriteShards<T, F> {
     /// Ends a piece; only now it needs a file, where there are many.
     fn finish(&mut self, job: RunId, mut open: OpenPiece<F::File>) -> Result<()> {
         open.create(&self.sink.place, job)?;
+        self.format.finish(&mut open.state, &mut open.buffer)?;
         let piece = open.finish()?;
         self.complete.push(piece);
         Ok(())

@@ -40,7 +40,12 @@ pub enum Body {
     Value(Code),
     Steps(Vec<Step>),
     /// What is more than the typed part.
-    Python(tiebeam_python::Program),
+    Python(super::interpreter::Program),
+    /// JavaScript.
+    #[cfg(feature = "javascript")]
+    JavaScript(tiebeam_javascript::Program),
+    /// SQL, which has its own names and types.
+    Sql(Arc<super::sql::Code>),
 }
 
 /// Checks `program` on rows of `schema`, which the transform called `producer` makes.

@@ -12,10 +12,14 @@ mod builtins;
 mod check;
 mod evaluate;
 mod format;
+mod interpreter;
+#[cfg(feature = "javascript")]
+mod javascript;
 mod methods;
 mod number;
 mod parse;
 mod python;
+pub mod sql;
 mod token;
 mod tree;
 mod types;
@@ -26,9 +30,10 @@ use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
 
 pub use check::unknown_column;
 pub use evaluate::Raised;
+pub use interpreter::functions as python_functions;
 pub use number::{order, truth};
 pub use python::with_last;
-pub use types::{columns, show};
+pub use types::{Type, columns, show};
 
 use self::check::{Body, Checked};
 use self::evaluate::Frame;
@@ -42,6 +47,12 @@ pub enum Form {
     Expression,
     /// A function of the row.
     Callable,
+    /// SQL over the columns.
+    Sql,
+    /// An expression of JavaScript over the columns.
+    JavaScript,
+    /// A function of the row, of JavaScript.
+    JavaScriptCallable,
 }
 
 /// An expression that was checked against a schema.
@@ -68,6 +79,12 @@ impl Expression {
         producer: Option<&str>,
         declared: Option<FieldType>,
     ) -> Result<Self, Vec<Diagnostic>> {
+        if form == Form::Sql {
+            return Self::sql(text, schema, producer, declared);
+        }
+        if matches!(form, Form::JavaScript | Form::JavaScriptCallable) {
+            return Self::javascript(form, text, schema, Some(declared));
+        }
         let checked = Self::checked(form, text, schema, producer)?;
         let whole = Span::new(0, text.len());
         let output = match (&declared, checked.bare) {
@@ -106,8 +123,42 @@ impl Expression {
         schema: &Arc<Schema>,
         producer: Option<&str>,
     ) -> Result<Self, Vec<Diagnostic>> {
+        if form == Form::Sql {
+            return Self::sql_condition(text, schema, producer);
+        }
+        if matches!(form, Form::JavaScript | Form::JavaScriptCallable) {
+            return Self::javascript(form, text, schema, None);
+        }
         let Checked { body, locals, .. } = Self::checked(form, text, schema, producer)?;
         Ok(Expression { text: text.into(), body, locals, output: None, bare: None })
+    }
+
+    /// In a build without it, JavaScript is refused where it stands.
+    #[cfg(not(feature = "javascript"))]
+    fn javascript(
+        _: Form,
+        text: &str,
+        _: &Arc<Schema>,
+        _: Option<Option<FieldType>>,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let whole = Span::new(0, text.len());
+        let problem = Diagnostic::new("TB0219", whole, "this build was made without JavaScript");
+        Err(vec![problem.help("build it with the feature `javascript`, or write it in Python")])
+    }
+
+    /// A column as it is; none where the schema has none of that name.
+    pub fn column(name: &str, schema: &Schema) -> Option<Self> {
+        let index = schema.index_of(name)?;
+        Some(Expression {
+            text: name.into(),
+            body: Body::Value(evaluate::Code {
+                span: Span::new(0, name.len()),
+                op: evaluate::Op::Column(index),
+            }),
+            locals: 0,
+            output: Some(schema.fields[index].field_type.clone()),
+            bare: Some(index),
+        })
     }
 
     fn checked(
@@ -131,7 +182,7 @@ impl Expression {
             _ => {
                 let parsed = match form {
                     Form::Expression => parse::expression(own),
-                    Form::Callable => parse::callable(own),
+                    _ => parse::callable(own),
                 };
                 match parsed {
                     Ok(program) => program,
@@ -207,6 +258,9 @@ impl Expression {
             Body::Value(code) => code.run(frame),
             Body::Steps(steps) => Ok(evaluate::run(steps, frame)?.unwrap_or(Value::Null)),
             Body::Python(program) => program.call(frame.row).map_err(python::raised),
+            #[cfg(feature = "javascript")]
+            Body::JavaScript(program) => program.call(frame.row).map_err(javascript::raised),
+            Body::Sql(code) => sql::run(code, frame.row),
         }
     }
 

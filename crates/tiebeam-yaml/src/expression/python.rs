@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use tiebeam_core::row::Schema;
-use tiebeam_python::{Exception, MODULES, Program};
 
 use super::Form;
 use super::check::unknown_column;
 use super::evaluate::Raised;
+use super::interpreter::{Exception, MODULES, Program, functions};
 use super::token::{Token, syntax, tokens};
 use super::types::{Kind, Type};
 use crate::diagnostic::Diagnostic;
@@ -143,7 +143,7 @@ pub fn program(form: Form, text: &str, schema: &Schema) -> Result<Program, Diagn
                 .collect();
             Program::expression(text, &columns)
         }
-        Form::Callable => Program::function(text, None),
+        _ => Program::function(text, None),
     };
     made.map_err(|exception| {
         let message = format!("{}: {}", exception.kind, exception.message);
@@ -207,7 +207,7 @@ pub fn unknown_columns(form: Form, text: &str, schema: &Schema, producer: Option
             .filter(|(name, _)| schema.index_of(name).is_none() && !known(name))
             .map(|(name, span)| unknown_column(&name, span, schema, producer))
             .collect(),
-        Form::Callable => fields_of_row(text)
+        _ => fields_of_row(text)
             .into_iter()
             .filter(|(name, _)| schema.index_of(name).is_none() && !name.starts_with('_'))
             .map(|(name, span)| unknown_column(&name, span, schema, producer))
@@ -247,7 +247,7 @@ fn fields_of_row(text: &str) -> Vec<(String, Span)> {
 /// The text of the function that is called alone, at its own place, and what else the text defines: the typed part reads
 /// one function. None where there is one only.
 pub fn alone(text: &str) -> Option<(String, Vec<Import>)> {
-    let names = tiebeam_python::functions(text);
+    let names = functions(text);
     let (last, others) = names.split_last()?;
     if others.is_empty() {
         return None;
@@ -301,7 +301,7 @@ fn blocks(text: &str) -> Vec<(&str, Block<'_>)> {
     let mut found = Vec::new();
     for line in text.split_inclusive('\n') {
         if !line.starts_with([' ', '\t', '\n', '\r', '#', ')', ']', '}']) {
-            of = match tiebeam_python::functions(line).first() {
+            of = match functions(line).first() {
                 Some(name) => Block::Function(name),
                 None if line.starts_with("import ") || line.starts_with("from ") => Block::Import,
                 None => Block::Other,

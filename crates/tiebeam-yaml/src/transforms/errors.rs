@@ -137,6 +137,18 @@ impl<S: RowStep> DoFn for TryRows<S> {
     }
 }
 
+/// Applies `step` to the rows of `input`, in a scope of that name; a row that fails ends the job.
+pub fn each_row<S: RowStep>(
+    input: &PCollection<Row>,
+    label: &str,
+    schema: Arc<Schema>,
+    arity: Arity,
+    step: S,
+) -> PCollection<Row> {
+    let par_do = ParDo::new(TryRows { step, errors: None }).with_coder(row_coder(schema)).with_arity(arity);
+    input.step(label).apply(par_do)
+}
+
 /// Applies `step` to the rows of `input`: its results with `schema`, then the failed rows where there is an output for
 /// them.
 pub fn try_rows<S: RowStep>(

@@ -15,7 +15,7 @@ use crate::plan::{Collection, MAIN, Made, Maker, expression_text};
 use crate::schema::declared_type;
 
 pub const LANGUAGE: Key =
-    Key::optional("language", Wants::Text, "generic or python; both mean the same here");
+    Key::optional("language", Wants::Text, "generic, python (both mean the same here), javascript or sql");
 
 pub const TYPES: &[TransformType] = &[
     TransformType {
@@ -54,22 +54,31 @@ pub const TYPES: &[TransformType] = &[
 /// Whether the `language` is one of ours; tells what is wrong where it is not.
 pub fn check_language(maker: &mut Maker<'_>) -> bool {
     let Some(language) = maker.text("language") else { return true };
-    if matches!(&*language, "generic" | "python") {
+    if matches!(&*language, "generic" | "python" | "javascript" | "sql" | "calcite") {
         return true;
     }
     let span = maker.span("language");
     let problem = match &*language {
-        "javascript" | "sql" | "calcite" | "java" => Diagnostic::new(
+        "java" => Diagnostic::new(
             "TB0219",
             span,
             format!("the language `{language}` is not available in this build"),
         )
         .help("write the expressions in Python: `language: python`"),
         _ => Diagnostic::new("TB0208", span, format!("unknown language `{language}`"))
-            .did_you_mean(&language, ["generic", "python"]),
+            .did_you_mean(&language, ["generic", "python", "javascript", "sql"]),
     };
     maker.problem(problem);
     false
+}
+
+/// The forms of expressions and of functions in a transform's language; SQL has no functions.
+fn forms(maker: &Maker<'_>) -> (Form, Option<Form>) {
+    match maker.text("language").as_deref() {
+        Some("sql" | "calcite") => (Form::Sql, None),
+        Some("javascript") => (Form::JavaScript, Some(Form::JavaScriptCallable)),
+        _ => (Form::Expression, Some(Form::Callable)),
+    }
 }
 
 /// An expression or callable as files give it: the text itself, or a mapping.
@@ -80,6 +89,7 @@ pub struct Udf {
 }
 
 pub fn udf(maker: &mut Maker<'_>, node: &Node, place: &str) -> Option<Udf> {
+    let (expression, function) = forms(maker);
     let Some(entries) = node.as_map() else {
         if expression_text(node).is_none() {
             let message = format!("{place} wants an expression, got {}", node.kind());
@@ -87,7 +97,7 @@ pub fn udf(maker: &mut Maker<'_>, node: &Node, place: &str) -> Option<Udf> {
             maker.problem(problem.help("an expression with `:` or `{` in it is written in quotes"));
             return None;
         }
-        return Some(Udf { form: Form::Expression, node: node.clone(), declared: None });
+        return Some(Udf { form: expression, node: node.clone(), declared: None });
     };
     let keys = [
         Key::optional("expression", Wants::Any, "an expression over the columns"),
@@ -107,15 +117,27 @@ pub fn udf(maker: &mut Maker<'_>, node: &Node, place: &str) -> Option<Udf> {
         Some(Ok(declared)) => Some(declared),
         None => None,
     };
+    let form = expression;
+    let given = node.get("callable").or(node.get("path"));
+    let callable_form = match (function, given) {
+        (Some(function), _) => function,
+        (None, None) => form,
+        (None, Some(given)) => {
+            let message = "SQL has expressions, and no functions of its own";
+            let problem = Diagnostic::new("TB0219", given.span, message);
+            maker.problem(problem.help("write an `expression`, or `language: python`"));
+            return None;
+        }
+    };
     if let Some(path) = node.get("path") {
-        let node = in_file(maker, path, node.get("name"), place)?;
-        return Some(Udf { form: Form::Callable, node, declared });
+        let node = in_file(maker, path, node.get("name"), place, callable_form)?;
+        return Some(Udf { form: callable_form, node, declared });
     }
     match (node.get("expression"), node.get("callable")) {
         (Some(expression), None) if expression_text(expression).is_some() => {
-            Some(Udf { form: Form::Expression, node: expression.clone(), declared })
+            Some(Udf { form, node: expression.clone(), declared })
         }
-        (None, Some(callable)) => Some(Udf { form: Form::Callable, node: callable.clone(), declared }),
+        (None, Some(callable)) => Some(Udf { form: callable_form, node: callable.clone(), declared }),
         (Some(_), Some(callable)) => {
             let message = format!("{place} has both `expression` and `callable`");
             maker.problem(Diagnostic::new("TB0208", callable.span, message));
@@ -132,8 +154,8 @@ pub fn udf(maker: &mut Maker<'_>, node: &Node, place: &str) -> Option<Udf> {
     }
 }
 
-/// The function that a file of Python has, as it would stand here.
-fn in_file(maker: &mut Maker<'_>, path: &Node, name: Option<&Node>, place: &str) -> Option<Node> {
+/// The function that a file has, as it would stand here.
+fn in_file(maker: &mut Maker<'_>, path: &Node, name: Option<&Node>, place: &str, form: Form) -> Option<Node> {
     let Some(name) = name else {
         let message = format!("{place} lacks the key `name`");
         let problem = Diagnostic::new("TB0207", path.span, message);
@@ -149,10 +171,15 @@ fn in_file(maker: &mut Maker<'_>, path: &Node, name: Option<&Node>, place: &str)
             return None;
         }
     };
+    if form == Form::JavaScriptCallable {
+        // What the text ends with is its value: the function of that name.
+        let text = format!("{text}\n;{wanted}");
+        return Some(Node { span: path.span, content: Content::String(text.into()) });
+    }
     match with_last(&text, wanted) {
         Some(text) => Some(Node { span: path.span, content: Content::String(text.into()) }),
         None => {
-            let defined = tiebeam_python::functions(&text);
+            let defined = crate::expression::python_functions(&text);
             let problem =
                 Diagnostic::new("TB0208", name.span, format!("`{file}` defines no function `{wanted}`"));
             maker.problem(problem.did_you_mean(wanted, defined.iter().copied()));
@@ -256,16 +283,18 @@ pub fn one_to_one(
     }
 }
 
+/// What a field of a new row is.
 #[derive(Clone)]
-enum FieldStep {
+pub enum FieldStep {
     Copy(usize),
     Compute(Expression),
 }
 
+/// New rows out of rows.
 #[derive(Clone)]
-struct MapStep {
-    steps: Arc<[FieldStep]>,
-    schema: Arc<Schema>,
+pub struct MapStep {
+    pub steps: Arc<[FieldStep]>,
+    pub schema: Arc<Schema>,
 }
 
 impl RowStep for MapStep {
@@ -310,9 +339,10 @@ fn filter(maker: &mut Maker<'_>) -> Option<Made> {
     Some(one_to_one(maker, &input, input.schema.clone(), Arity::Filter, FilterStep { keep: Arc::new(keep) }))
 }
 
+/// The rows for which an expression is true.
 #[derive(Clone)]
-struct FilterStep {
-    keep: Arc<Expression>,
+pub struct FilterStep {
+    pub keep: Arc<Expression>,
 }
 
 impl RowStep for FilterStep {

@@ -18,9 +18,9 @@ use crate::document::Content;
 use crate::expression::python_str;
 use crate::plan::{MAIN, Made, Maker};
 
-const READ_PATH: Key = Key::required("path", Wants::Text, "a file, or a pattern with * and ?");
-const WRITE_PATH: Key = Key::required("path", Wants::Text, "what the files' names begin with");
-const SHARDS: Key = Key::optional("num_shards", Wants::Int, "the number of files (ours)");
+pub const READ_PATH: Key = Key::required("path", Wants::Text, "a file, or a pattern with * and ?");
+pub const WRITE_PATH: Key = Key::required("path", Wants::Text, "what the files' names begin with");
+pub const SHARDS: Key = Key::optional("num_shards", Wants::Int, "the number of files (ours)");
 
 pub const TYPES: &[TransformType] = &[
     TransformType {
@@ -275,7 +275,7 @@ fn write_to_tfrecord(maker: &mut Maker<'_>) -> Option<Made> {
 }
 
 /// The number of files that is asked for.
-fn shards(maker: &mut Maker<'_>) -> Option<Option<usize>> {
+pub fn shards(maker: &mut Maker<'_>) -> Option<Option<usize>> {
     match maker.get("num_shards").map(|node| (node.span, &node.content)) {
         None => Some(None),
         Some((_, Content::Int(n))) if (1..=100_000).contains(n) => Some(usize::try_from(*n).ok()),

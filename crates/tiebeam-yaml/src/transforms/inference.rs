@@ -12,14 +12,16 @@ use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
 use tiebeam_graph::PCollection;
 use tiebeam_inference::{Batching, FailedInference, ModelHandler, PredictionResult, RunInference, Tensors};
 
-use self::handlers::{Loaded, RowHandler};
+use self::handlers::{Loaded, Measures, RowHandler};
 use self::inputs::{InputPlan, Prepared};
 use self::outputs::OutputPlan;
 use super::ErrorOutput;
+use super::fields::udf;
 use crate::build::expand;
 use crate::catalog::{ERROR_HANDLING, Inputs, Key, TransformType, Wants, check_keys};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Content, Node};
+use crate::expression::Expression;
 use crate::plan::{Collection, MAIN, Made, Maker};
 
 pub use self::handlers::{HandlerType, handler_types};
@@ -59,9 +61,15 @@ pub const COMMON: &[Key] = &[
     Key::optional("min_batch_size", Wants::Int, "batches wait for as many rows; 1"),
     Key::optional("max_batch_size", Wants::Int, "batches never hold more rows; 10000"),
     Key::optional("max_batch_duration_secs", Wants::Number, "batches wait no longer"),
-    Key::optional("max_batch_weight", Wants::Int, "batches never hold more bytes of tensors"),
-    Key::optional("batch_length_fn", Wants::Any, NOT_HERE),
-    Key::optional("batch_bucket_boundaries", Wants::List, NOT_HERE),
+    Key::optional("max_batch_duration", Wants::Any, "the same with a unit: 200ms (ours)"),
+    Key::optional("max_batch_weight", Wants::Int, "batches never weigh more: bytes of tensors, or as told"),
+    Key::optional("element_size_fn", Wants::Any, "an expression or `{callable: …}`: what a row weighs"),
+    Key::optional(
+        "batch_length_fn",
+        Wants::Any,
+        "an expression or `{callable: …}`: rows of about one length share batches",
+    ),
+    Key::optional("batch_bucket_boundaries", Wants::List, "upper ends of the classes of lengths"),
     Key::optional("model_copies", Wants::Int, "copies of the model, taken in turn; 1"),
     Key::optional("timeout", Wants::Any, NOT_HERE),
     Key::optional("isolation", Wants::Any, NOT_HERE),
@@ -69,15 +77,16 @@ pub const COMMON: &[Key] = &[
     Key::optional("watch_model_pattern", Wants::Map, NOT_HERE),
 ];
 
-const ABSENT: [&str; 5] =
-    ["batch_length_fn", "batch_bucket_boundaries", "timeout", "isolation", "watch_model_pattern"];
+const ABSENT: [&str; 3] = ["timeout", "isolation", "watch_model_pattern"];
 
 fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
     let input = maker.input()?;
     let handler = maker.get("model_handler")?.clone();
     let (kind, config) = handler_of(maker, &handler)?;
     check_args(maker, kind);
-    let batching = batching(maker, &config);
+    let length = measure(maker, &config, "batch_length_fn", &input);
+    let weight = measure(maker, &config, "element_size_fn", &input);
+    let batching = batching(maker, &config, config.get("batch_length_fn").is_some());
     let copies = positive(maker, &config, "model_copies").unwrap_or(1);
     let before = maker.problems.len();
     let loaded = (kind.make)(maker, &config)?;
@@ -93,7 +102,8 @@ fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
     made.extend(errors.clone());
     let errors = errors.map(|(name, schema)| ErrorOutput::new(&name, schema));
     let with_model_id = maker.flag("with_model_id");
-    let step = Step { loaded, inputs, outputs, schema, with_model_id, batching: batching?, copies };
+    let measures = Measures { length: length?, weight: weight? };
+    let step = Step { loaded, measures, inputs, outputs, schema, with_model_id, batching: batching?, copies };
     Some(Made {
         outputs: made,
         build: Box::new(move |_, inputs| match inputs.into_iter().next() {
@@ -159,7 +169,35 @@ fn positive(maker: &mut Maker<'_>, config: &Node, key: &str) -> Option<usize> {
     }
 }
 
-fn batching(maker: &mut Maker<'_>, config: &Node) -> Option<Batching> {
+/// What is measured of rows by an expression of the file: none within where nothing is told, none where it is wrong.
+fn measure(
+    maker: &mut Maker<'_>,
+    config: &Node,
+    key: &str,
+    input: &Collection,
+) -> Option<Option<Arc<Expression>>> {
+    let Some(node) = config.get(key).filter(|node| node.content != Content::Null) else { return Some(None) };
+    let udf = udf(maker, node, &format!("`{key}`"))?;
+    let int = FieldType::required(TypeKind::Int64);
+    Some(Some(Arc::new(maker.expression(udf.form, &udf.node, input, Some(int))?)))
+}
+
+/// The ends of the classes of lengths.
+fn boundaries(maker: &mut Maker<'_>, config: &Node) -> Option<Arc<[usize]>> {
+    let node = config.get("batch_bucket_boundaries")?;
+    let ends = node.as_list()?.iter().map(|end| match end.content {
+        Content::Int(end @ 1..) => usize::try_from(end).ok(),
+        _ => None,
+    });
+    let ends: Option<Vec<usize>> = ends.collect();
+    if ends.is_none() {
+        let message = "`batch_bucket_boundaries` are numbers from 1 up";
+        maker.problem(Diagnostic::new("TB0208", node.span, message));
+    }
+    ends.map(Arc::from)
+}
+
+fn batching(maker: &mut Maker<'_>, config: &Node, has_lengths: bool) -> Option<Batching> {
     let mut batching = Batching::default();
     if let Some(n) = positive(maker, config, "max_batch_size") {
         batching.max_batch_size = n;
@@ -185,11 +223,22 @@ fn batching(maker: &mut Maker<'_>, config: &Node) -> Option<Batching> {
             }
         }
     }
-    match batching.validated(false) {
+    if let Some(node) = config.get("max_batch_duration").filter(|node| node.content != Content::Null) {
+        match crate::windowing::duration(node) {
+            Ok(duration) => batching.max_batch_duration = Some(duration),
+            Err(problem) => maker.problem(problem),
+        }
+    }
+    batching.bucket_boundaries = boundaries(maker, config);
+    match batching.validated(has_lengths) {
         Ok(batching) => Some(batching),
         Err(error) => {
-            let span =
-                config.get("min_batch_size").or(config.get("max_batch_size")).map_or(config.span, |n| n.span);
+            let about = |key: &str| {
+                config.get(key).filter(|_| error.message().contains(key.trim_start_matches("batch_")))
+            };
+            let sizes = || config.get("min_batch_size").or(config.get("max_batch_size"));
+            let told = about("batch_bucket_boundaries").or_else(|| about("max_batch_duration"));
+            let span = told.or_else(sizes).map_or(config.span, |n| n.span);
             maker.refuse(&error, span);
             None
         }
@@ -223,6 +272,7 @@ fn output_schema(
 
 struct Step {
     loaded: Loaded,
+    measures: Measures,
     inputs: InputPlan,
     outputs: OutputPlan,
     schema: Arc<Schema>,
@@ -233,7 +283,7 @@ struct Step {
 
 impl Step {
     fn build(self, input: PCollection<Row>, errors: Option<ErrorOutput>) -> Vec<PCollection<Row>> {
-        let Step { loaded, inputs, outputs, schema, with_model_id, batching, copies } = self;
+        let Step { loaded, measures, inputs, outputs, schema, with_model_id, batching, copies } = self;
         let rows = schema.clone();
         let to_row = move |result: PredictionResult<Prepared, Tensors>| -> tiebeam_core::Result<Row> {
             let answer = outputs.answer(&result)?;
@@ -242,7 +292,7 @@ impl Step {
             let values = row.values.iter().cloned().chain([answer]).chain(id).collect::<Vec<_>>();
             Ok(Row::new(rows.clone(), values))
         };
-        let chain = RowHandler::new(loaded)
+        let chain = RowHandler::new(loaded, measures)
             .with_batching(batching)
             .model_copies(copies)
             .try_preprocess(move |row: Row| inputs.prepare(row))

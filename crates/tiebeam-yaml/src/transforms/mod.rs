@@ -11,19 +11,25 @@ pub mod inference;
 mod join;
 mod matched;
 mod rows;
+mod sql;
+#[cfg(feature = "tables")]
+mod tables;
 mod validate;
 mod windows;
 
 use crate::catalog::TransformType;
 
-pub use errors::{ErrorOutput, Failing, RowStep, try_rows};
+pub use errors::{ErrorOutput, Failing, RowStep, each_row, try_rows};
 
 /// All types of transforms.
-pub const ALL: [&[TransformType]; 12] = [
+pub const ALL: &[&[TransformType]] = &[
     combine::TYPES,
     create::TYPES,
     fields::TYPES,
     rows::TYPES,
+    sql::TYPES,
+    #[cfg(feature = "tables")]
+    tables::TYPES,
     files::TYPES,
     flow::TYPES,
     images::TYPES,

@@ -106,9 +106,22 @@ pub struct Aggregate {
     pub input: FieldType,
     /// The type of its result.
     pub output: FieldType,
+    /// Whether nulls are left out, and nothing but them gives null, as in SQL.
+    pub skips_null: bool,
 }
 
 impl Aggregate {
+    /// The function as SQL has it, of values of `seen`.
+    ///
+    /// # Errors
+    /// As [`Function::types`].
+    pub fn of_sql(function: Function, seen: &FieldType) -> std::result::Result<Self, &'static str> {
+        let (input, output) = function.types(seen)?;
+        let input = FieldType { nullable: seen.nullable, ..input };
+        let nullable = seen.nullable && function != Function::Count;
+        Ok(Aggregate { function, input, output: FieldType { nullable, ..output }, skips_null: true })
+    }
+
     fn start(&self) -> State {
         match self.function {
             Function::Sum | Function::Mean if !is_float(&self.input) => State::Int(0, 0),
@@ -122,6 +135,9 @@ impl Aggregate {
     }
 
     fn add(&self, state: &mut State, value: Value) {
+        if self.skips_null && value == Value::Null {
+            return;
+        }
         match (state, self.function) {
             (State::Int(_, count), Function::Count) => *count += 1,
             (State::Int(sum, count), _) => {
@@ -185,6 +201,7 @@ impl Aggregate {
     fn result(&self, state: State) -> Value {
         match (state, self.function) {
             (State::Int(_, count), Function::Count) => Value::Int64(count),
+            (State::Int(_, 0) | State::Float(_, 0), _) if self.output.nullable => Value::Null,
             // What does not fit in a column of integers stays at its end, as sums of typed pipelines do.
             (State::Int(sum, _), Function::Sum) => {
                 Value::Int64(i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX }))

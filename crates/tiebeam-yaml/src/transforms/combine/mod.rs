@@ -11,7 +11,7 @@ use tiebeam_core::row::{FieldType, Row, Schema, Value};
 use tiebeam_core::{DoFn, ElementContext, Output, Result};
 use tiebeam_graph::{Arity, ParDo};
 
-use self::aggregate::{Aggregate, Aggregates};
+pub use self::aggregate::{Aggregate, Aggregates, Function};
 pub use self::key::Keys;
 use self::specs::{Spec, specs};
 use super::Failing;
@@ -54,7 +54,7 @@ fn combine(maker: &mut Maker<'_>) -> Option<Made> {
     }
     let keys: Vec<usize> = fields.iter().filter_map(|(name, _)| input.schema.index_of(name)).collect();
     let (mut aggregates, mut names, mut values) = (Vec::new(), Vec::new(), Vec::new());
-    for Spec { name, span, function, value } in specs {
+    for Spec { name, span, function, value, sql } in specs {
         if fields.iter().any(|(other, _)| *other == name) {
             let message = format!("`{name}` is a field to group by already");
             maker.problem(Diagnostic::new("TB0209", span, message).help("give the result another name"));
@@ -65,12 +65,21 @@ fn combine(maker: &mut Maker<'_>) -> Option<Made> {
             Some(value) => value.field_type()?.clone(),
             None => FieldType::required(tiebeam_core::row::TypeKind::Int64),
         };
-        match function.types(&seen) {
-            Ok((read, output)) => {
-                aggregates.push(Aggregate { function, input: read, output: output.clone() });
-                names.push(name.clone());
+        let made = match sql {
+            Some(aggregate) => Ok(aggregate),
+            None => function.types(&seen).map(|(input, output)| Aggregate {
+                function,
+                input,
+                output,
+                skips_null: false,
+            }),
+        };
+        match made {
+            Ok(aggregate) => {
+                fields.push((name.clone(), aggregate.output.clone()));
+                names.push(name);
                 values.push(value);
-                fields.push((name, output));
+                aggregates.push(aggregate);
             }
             Err(wanted) => {
                 let message = format!("`{name}` combines {}, its function wants {wanted}", show(&seen));

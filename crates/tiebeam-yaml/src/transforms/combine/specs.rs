@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use super::aggregate::Function;
+use super::aggregate::{Aggregate, Function};
 use crate::catalog::{Key, Wants, check_keys};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Content, Entry, Node};
+use crate::expression::sql::{self, ExprKind};
 use crate::expression::{Expression, Form};
+use crate::maker::locate;
 use crate::plan::{Collection, Maker, expression_text};
 use crate::source::Span;
+use crate::transforms::sql::aggregation;
 
 /// One aggregation as a file says it.
 pub struct Spec {
@@ -20,6 +23,8 @@ pub struct Spec {
     pub function: Function,
     /// With which value of each row; none for the row as such.
     pub value: Option<Expression>,
+    /// As SQL has it, which leaves nulls out.
+    pub sql: Option<Aggregate>,
 }
 
 /// Beam's functions of Python that are here under their own names.
@@ -87,7 +92,7 @@ fn of_entry(maker: &mut Maker<'_>, entry: &Entry, input: &Collection, python: bo
         return None;
     }
     let value = maker.expression(Form::Expression, &value, input, None)?;
-    Some(Spec { name: entry.key.clone(), span: entry.key_span, function, value: Some(value) })
+    Some(Spec { name: entry.key.clone(), span: entry.key_span, function, value: Some(value), sql: None })
 }
 
 fn function_of(maker: &mut Maker<'_>, node: &Node, place: &str, python: bool) -> Option<Function> {
@@ -150,51 +155,39 @@ fn function_of(maker: &mut Maker<'_>, node: &Node, place: &str, python: bool) ->
     }
 }
 
-/// `count(*)` and `sum(field)`: one function of one field.
+/// One aggregation of SQL, such as `count(*)` or `sum(price * amount)`.
 fn of_sql(maker: &mut Maker<'_>, entry: &Entry, input: &Collection) -> Option<Spec> {
-    const FUNCTIONS: [&str; 5] = ["sum", "min", "max", "avg", "count"];
-    let text = entry.value.as_str().map(|text| text.trim().to_owned()).unwrap_or_default();
-    let call = text.strip_suffix(')').and_then(|text| text.split_once('('));
-    let known = call.and_then(|(name, argument)| {
-        let name = name.trim().to_ascii_lowercase();
-        let function = match name.as_str() {
-            "avg" => Function::Mean,
-            "sum" | "min" | "max" | "count" => Function::named(&name)?,
-            _ => return None,
-        };
-        Some((function, argument.trim().trim_matches('`').to_owned()))
-    });
-    let name = entry.key.clone();
-    match known {
-        Some((Function::Count, argument)) if argument == "*" => {
-            Some(Spec { name, span: entry.key_span, function: Function::Count, value: None })
-        }
-        Some((function, argument))
-            if input.schema.index_of(&argument).is_some() && function != Function::Count =>
-        {
-            let node = Node { span: entry.value.span, content: Content::String(argument.into()) };
-            let value = maker.expression(Form::Expression, &node, input, None)?;
-            Some(Spec { name, span: entry.key_span, function, value: Some(value) })
-        }
-        Some((function, argument))
-            if function != Function::Count && argument.chars().all(|c| c.is_alphanumeric() || c == '_') =>
-        {
-            let problem = crate::expression::unknown_column(
-                &argument,
-                entry.value.span,
-                &input.schema,
-                Some(&input.producer),
-            );
-            maker.problem(problem);
-            None
-        }
+    let text = expression_text(&entry.value)?;
+    let tables = sql::only(&input.schema, Some(&input.producer));
+    let mut checker = sql::Checker { from: sql::From::Row(&tables), problems: Vec::new() };
+    let made = sql::expression(&text, &tables).and_then(|call| match &call.kind {
+        ExprKind::Call(name, ..) if sql::is_aggregate(name) => aggregation(&call, &text, &mut checker),
         _ => {
-            let message = format!("`{text}` is more SQL than this build has");
-            let problem = Diagnostic::new("TB0219", entry.value.span, message);
-            maker.problem(problem.help(format!(
-                "one function of one field: {} with `(field)`, or `count(*)`",
-                FUNCTIONS.join(", ")
-            )));
+            let message = format!("`{}` is no aggregation", text.trim());
+            let problem = Diagnostic::new("TB0219", call.span, message);
+            Err(vec![
+                problem
+                    .help(format!("one of {} with its argument, or `count(*)`", sql::AGGREGATES.join(", "))),
+            ])
+        }
+    });
+    match made {
+        Ok((value, aggregate)) => {
+            let function = aggregate.function;
+            Some(Spec {
+                name: entry.key.clone(),
+                span: entry.key_span,
+                function,
+                value,
+                sql: Some(aggregate),
+            })
+        }
+        Err(problems) => {
+            for mut problem in problems {
+                let part = problem.span.unwrap_or(Span::new(0, text.len()));
+                problem.span = Some(locate(maker.source, entry.value.span, &text, part));
+                maker.problem(problem);
+            }
             None
         }
     }

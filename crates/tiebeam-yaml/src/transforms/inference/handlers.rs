@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tiebeam_core::Result;
-use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensors};
+use tiebeam_core::row::Value;
+use tiebeam_inference::{InferenceArgs, LengthFn, ModelHandler, ModelInfo, Tensors};
 use tiebeam_onnx::{Engine, OnnxModel, OnnxModelHandler};
 use tiebeam_torch::PytorchModelHandlerKeyedTensor;
 
@@ -12,6 +13,7 @@ use super::inputs::Prepared;
 use crate::catalog::{Key, Wants};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Content, Node};
+use crate::expression::Expression;
 use crate::plan::Maker;
 use crate::schema::plain_value;
 use crate::source::Span;
@@ -173,6 +175,22 @@ fn torch(maker: &mut Maker<'_>, config: &Node) -> Option<Loaded> {
     Loaded::new(maker, "PytorchModelHandlerTensor", path.span, handler.named_outputs())
 }
 
+/// What the file measures of rows, for batches.
+pub struct Measures {
+    /// Rows of about one length share batches.
+    pub length: Option<Arc<Expression>>,
+    /// What a row weighs.
+    pub weight: Option<Arc<Expression>>,
+}
+
+/// What an expression gives for a row; a row that it fails on counts nothing.
+fn measured(expression: &Expression, example: &Prepared) -> u64 {
+    match expression.evaluate(example.row()) {
+        Ok(Value::Int64(value)) => u64::try_from(value).unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// Runs a model on rows whose tensors were prepared. The copy that was loaded first is the first one used.
 pub struct RowHandler {
     handler: &'static str,
@@ -180,12 +198,13 @@ pub struct RowHandler {
     load: Load,
     files: Vec<PathBuf>,
     first: Mutex<Option<OnnxModel>>,
+    measures: Measures,
 }
 
 impl RowHandler {
-    pub fn new(loaded: Loaded) -> Self {
+    pub fn new(loaded: Loaded, measures: Measures) -> Self {
         let Loaded { handler, namespace, load, files, model, .. } = loaded;
-        RowHandler { handler, namespace, load, files, first: Mutex::new(Some(model)) }
+        RowHandler { handler, namespace, load, files, first: Mutex::new(Some(model)), measures }
     }
 }
 
@@ -215,7 +234,19 @@ impl ModelHandler for RowHandler {
     }
 
     fn element_size(&self, example: &Prepared) -> u64 {
-        tiebeam_onnx::rows::Example::num_bytes(example) as u64
+        match &self.measures.weight {
+            Some(weight) => measured(weight, example),
+            None => tiebeam_onnx::rows::Example::num_bytes(example) as u64,
+        }
+    }
+
+    fn num_bytes(&self, batch: &[Prepared]) -> u64 {
+        batch.iter().map(|example| tiebeam_onnx::rows::Example::num_bytes(example) as u64).sum()
+    }
+
+    fn length_fn(&self) -> Option<LengthFn<Prepared>> {
+        let length = self.measures.length.clone()?;
+        Some(Arc::new(move |example| usize::try_from(measured(&length, example)).unwrap_or(usize::MAX)))
     }
 
     fn metrics_namespace(&self) -> String {

@@ -14,7 +14,8 @@ use tiebeam_graph::{Arity, PCollection, ParDo};
 use tiebeam_transforms::co_group_by_key;
 
 use self::rows::{KeyOf, Matched, Project, Wrap};
-use self::specs::{How, Link, links};
+use self::specs::links;
+pub use self::specs::{How, Link};
 use super::combine::Keys;
 use super::fields::texts;
 use crate::catalog::{Inputs, Key, TransformType, Wants};
@@ -80,7 +81,7 @@ fn join(maker: &mut Maker<'_>) -> Option<Made> {
 }
 
 /// All inputs joined: rows with a field for each input, which holds its row or null.
-fn joined(
+pub fn joined(
     inputs: &[PCollection<tiebeam_core::Row>],
     names: &[Arc<str>],
     tables: &[Arc<Schema>],
@@ -182,14 +183,14 @@ fn unused(name: &Arc<str>, columns: &[Column]) -> Arc<str> {
 }
 
 /// The type that two fields have in common as keys.
-fn key_type(a: &FieldType, b: &FieldType) -> Result<FieldType, String> {
+pub fn key_type(a: &FieldType, b: &FieldType) -> Result<FieldType, String> {
     let message = || format!("{} is never equal to {}", show(a), show(b));
     let joined = crate::schema::join(a, b).ok_or_else(message)?;
     Ok(FieldType { nullable: true, ..joined })
 }
 
 /// The keys of rows, as far as this file's parts need them.
-fn keys_of(types: Vec<FieldType>) -> Keys {
+pub fn keys_of(types: Vec<FieldType>) -> Keys {
     let indexes: Vec<usize> = (0..types.len()).collect();
     let fields = types.into_iter().enumerate().map(|(i, field)| (Arc::from(format!("k{i}")), field));
     Keys::typed(&indexes, fields)
