@@ -210,7 +210,7 @@ fn schema_of(graph: &Graph, step: &Resolved<'_>) -> std::result::Result<Schema, 
 fn part<'f>(scope: &Scope<'f>, failing: usize, added: &'f Step) -> (Scope<'f>, Vec<String>) {
     let reads = |index: usize| -> Vec<usize> {
         let references = scope.steps[index].inputs.iter().flat_map(|(_, references)| references);
-        references.filter_map(|reference| step_of(reference)).collect()
+        references.filter_map(step_of).collect()
     };
     let mut after: BTreeSet<usize> = BTreeSet::from([failing]);
     for index in &scope.order {
