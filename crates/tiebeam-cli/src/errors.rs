@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -197,7 +197,7 @@ fn pattern_of(message: &str) -> String {
                         for _ in 0..skipped {
                             chars.next();
                         }
-                        pattern.push_str("…");
+                        pattern.push('…');
                     }
                     None => pattern.push(c),
                 }
@@ -275,7 +275,7 @@ fn shortened(element: &Value) -> String {
 }
 
 /// Runs the pipeline's part over the letters.
-fn rerun(args: &ErrorsArgs, pipeline: &PathBuf, pattern: &str, groups: &Groups) -> Exit {
+fn rerun(args: &ErrorsArgs, pipeline: &Path, pattern: &str, groups: &Groups) -> Exit {
     let text = match read(pipeline) {
         Ok(text) => text,
         Err(error) => {
