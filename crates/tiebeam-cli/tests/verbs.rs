@@ -549,12 +549,13 @@ pipeline:
             exit 2
         "#]],
     );
-    let tap = command(dir.path(), &["tap", "-", "ReadFromText", "-n", "3", "--wait", "300"])
+    let mut tap = command(dir.path(), &["tap", "-", "ReadFromText", "-n", "3", "--wait", "300"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    while status()["tapped"] != 1 {}
+    // Until it looks, or has seen enough already: the job may still have been filling the pipe.
+    while status()["tapped"] != 1 && tap.try_wait().unwrap().is_none() {}
     // Now it may go on.
     let mut printed = String::new();
     job.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
