@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tiebeam::launch::{Exit, Job, RunFlags, RunnerKind, print_error};
 use tiebeam::{Error, ErrorKind, Result};
+use tiebeam_yaml::clock::timed;
 use tiebeam_yaml::replay::{Letters, Replay, replay};
 
 use crate::run::{Settings, exit_of, read};
@@ -284,7 +285,7 @@ fn rerun(args: &ErrorsArgs, pipeline: &Path, pattern: &str, groups: &Groups) -> 
         }
     };
     let name = pipeline.display().to_string();
-    let variables = args.settings.variables();
+    let variables = timed(&text, args.settings.variables());
     let of_suffix = |suffix: &str| {
         let letters = Letters { path: pattern, step: args.step.as_deref(), suffix };
         replay(&name, &text, &variables, &output::environment(), letters)
