@@ -72,7 +72,7 @@ pub(crate) fn rows(count: usize, short: bool) -> Vec<Row> {
                 schema.clone(),
                 vec![
                     Value::Bool(i % 2 == 0),
-                    if short { Value::Byte((i % 100) as i8 - 50) } else { Value::Int32(n - 50) },
+                    if short { Value::Byte((i % 100) as i8 - 50) } else { Value::Int32(i as i32 - 50) },
                     unless(int(n % 1_000)),
                     Value::Int32(i32::MIN + i as i32),
                     unless(Value::Int64(i64::MAX - n)),

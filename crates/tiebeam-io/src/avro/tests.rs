@@ -7,7 +7,7 @@ use tiebeam_core::{Error, FieldType, Row, Schema, TypeKind, Value};
 use super::schema::Avro;
 use super::write::write_long;
 use super::*;
-use crate::ranges::{FileRange, Splitting};
+use crate::ranges::FileRange;
 use crate::read::{RangeReader, Records};
 use crate::sink::RecordFormat;
 use crate::tables_tests::{rows, schema};
