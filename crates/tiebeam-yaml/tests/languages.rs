@@ -90,7 +90,16 @@ fn sql_in_expressions() {
         &format!(
             "{CREATE}    - {{type: MapToFields, config: {{language: sql, fields: {{a: upper(nam)}}}}}}\n"
         ),
-        expect![[r#""#]],
+        expect![[r#"
+            error[TB0204]: unknown column `nam`
+              ╭─[p.yaml:7:69]
+            7 │     - {type: MapToFields, config: {language: sql, fields: {a: upper(nam)}}}
+              ·                                                                     ─┬─
+              ·                                                                      ╰── not produced by `Create`
+              ╰────
+              columns here: name (string), n (int64), x (nullable double)
+              help: did you mean `name`?
+        "#]],
     );
 }
 
@@ -156,7 +165,20 @@ fn javascript_in_expressions() {
             output_type: integer
 "
         ),
-        expect![[r#""#]],
+        expect![[r#"
+            error[TB0223]: the type of JavaScript cannot be told
+               ╭─[p.yaml:11:14]
+            11 │           a: name + 1
+               ·              ────────
+               ╰────
+              help: add it: `{expression: …, output_type: string}`
+
+            error[TB0206]: SyntaxError: unexpected token in expression: ';'
+               ╭─[p.yaml:15:17]
+            15 │                 return row.n +;
+               ·                 ───────────────
+               ╰────
+        "#]],
     );
 }
 
@@ -217,8 +239,35 @@ fn windows_of_a_batch_fire_once() {
     ] {
         gives(&windows(more), &[r#"{"n":3}"#, r#"{"n":4}"#]);
     }
-    told(&windows("trigger: {type: after_watermark, early: 10}"), expect![[r#""#]]);
-    told(&windows("trigger: after_count, accumulation_mode: some"), expect![[r#""#]]);
+    told(
+        &windows("trigger: {type: after_watermark, early: 10}"),
+        expect![[r#"
+        error[TB0219]: `early` of a trigger is not available: a batch fires each window once
+          ╭─[p.yaml:8:104]
+        8 │     - {type: WindowInto, config: {windowing: {type: fixed, size: 60s, trigger: {type: after_watermark, early: 10}}}}
+          ·                                                                                                        ─────
+          ╰────
+          help: leave it out, or write `trigger: default`: a window fires when it is complete
+    "#]],
+    );
+    told(
+        &windows("trigger: after_count, accumulation_mode: some"),
+        expect![[r#"
+        error[TB0219]: the trigger `after_count` is not available: a batch fires each window once
+          ╭─[p.yaml:8:80]
+        8 │     - {type: WindowInto, config: {windowing: {type: fixed, size: 60s, trigger: after_count, accumulation_mode: some}}}
+          ·                                                                                ───────────
+          ╰────
+          help: leave it out, or write `trigger: default`: a window fires when it is complete
+
+        error[TB0224]: unknown accumulation mode `some`
+          ╭─[p.yaml:8:112]
+        8 │     - {type: WindowInto, config: {windowing: {type: fixed, size: 60s, trigger: after_count, accumulation_mode: some}}}
+          ·                                                                                                                ────
+          ╰────
+          modes: discarding, accumulating
+    "#]],
+    );
 }
 
 #[test]
@@ -288,7 +337,25 @@ fn expectations_are_written_anew() {
     let wanted: Vec<_> = looks.into_iter().take(2).collect();
     wanted.iter().for_each(|look| drop(runner.run(&look.graph).unwrap()));
     let text = updated(TESTED, &wanted);
-    expect![[r#""#]].assert_eq(text.split_once("tests:\n").unwrap().1);
+    expect![[r#"
+          - name: block
+            mock_outputs:
+              - name: Source
+                elements: [{n: 2}, {n: 1}]
+            expected_outputs:
+              - name: Twice
+                elements:
+                  - {"n":2,"text":"1"}
+                  - {"n":4,"text":"2"}
+
+          - name: flow
+            mock_outputs: [{name: Source, elements: [{n: 7}]}]
+            expected_outputs: [{name: Twice, elements: [{"n":14,"text":"7"}]}]
+          - name: right
+            mock_outputs: [{name: Source, elements: [{n: 1}]}]
+            expected_outputs: [{name: Twice, elements: [{n: 2, text: '1'}]}]
+    "#]]
+    .assert_eq(text.split_once("tests:\n").unwrap().1);
     let tests =
         load_tests("p.yaml", &text, &Variables::new(), &environment()).map_err(|r| r.render(false)).unwrap();
     tests.iter().for_each(|test| drop(runner.run(&test.graph).unwrap()));
@@ -333,7 +400,34 @@ pipeline:
         ),
         &[r#"{"y":10}"#, r#"{"y":15}"#, r#"{"y":5}"#],
     );
-    told(&pipeline("batch_length_fn: s"), expect![[r#""#]]);
-    told(&pipeline("batch_bucket_boundaries: [2, 4]"), expect![[r#""#]]);
-    told(&pipeline("batch_length_fn: len(s)\n            batch_bucket_boundaries: [4, 2]"), expect![[r#""#]]);
+    told(
+        &pipeline("batch_length_fn: s"),
+        expect![[r#"
+        error[TB0205]: the value is string, not the declared int64
+           ╭─[p.yaml:16:30]
+        16 │             batch_length_fn: s
+           ·                              ─
+           ╰────
+    "#]],
+    );
+    told(
+        &pipeline("batch_bucket_boundaries: [2, 4]"),
+        expect![[r#"
+        error[TB0320]: bucket_boundaries requires length_fn to be set.
+           ╭─[p.yaml:16:38]
+        16 │             batch_bucket_boundaries: [2, 4]
+           ·                                      ──────
+           ╰────
+    "#]],
+    );
+    told(
+        &pipeline("batch_length_fn: len(s)\n            batch_bucket_boundaries: [4, 2]"),
+        expect![[r#"
+        error[TB0320]: bucket_boundaries must be positive and ascending, got [4, 2]
+           ╭─[p.yaml:17:38]
+        17 │             batch_bucket_boundaries: [4, 2]
+           ·                                      ──────
+           ╰────
+    "#]],
+    );
 }

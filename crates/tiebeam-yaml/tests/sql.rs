@@ -125,7 +125,11 @@ fn inputs_are_joined() {
         true,
         &[r#"{"n":2,"l":"second"}"#],
     );
-    gives("select x.n, y.n from A x join A y on x.k = y.k and x.n < y.n", true, &[r#"{"n":1,"n0":3}"#]);
+    gives(
+        "select x.n, y.n from PCOLLECTION x join PCOLLECTION y on x.k = y.k and x.n < y.n",
+        false,
+        &[r#"{"n":1,"n0":3}"#],
+    );
     gives(
         "select B.label, count(*) as c, sum(A.n) as s from A right join B on A.k = B.k group by B.label",
         true,
@@ -147,51 +151,51 @@ fn mistakes_of_queries_are_told() {
         "select k, nn from PCOLLECTION",
         false,
         expect![[r#"
-        error[TB0204]: unknown column `nn`
-           ╭─[p.yaml:17:34]
-        17 │       config: {query: 'select k, nn from PCOLLECTION'}
-           ·                                  ─┬
-           ·                                   ╰── not produced by `Left`
-           ╰────
-          columns here: k (string), n (int64), x (double), m (nullable int64)
-          help: did you mean `n`?
-    "#]],
+            error[TB0204]: unknown column `nn`
+               ╭─[p.yaml:14:34]
+            14 │       config: {query: 'select k, nn from PCOLLECTION'}
+               ·                                  ─┬
+               ·                                   ╰── not produced by `Left`
+               ╰────
+              columns here: k (string), n (int64), x (double), m (nullable int64)
+              help: did you mean `n`?
+        "#]],
     );
     check(
         "select k, sum(n) from PCOLLECTION",
         false,
         expect![[r#"
-        error[TB0205]: rows of a group differ in this column
-           ╭─[p.yaml:17:31]
-        17 │       config: {query: 'select k, sum(n) from PCOLLECTION'}
-           ·                               ─
-           ╰────
-          help: name it in `group by`, or put it into `min`, `max`, `sum`, `avg` or `count`
-    "#]],
+            error[TB0205]: rows of a group differ in this column
+               ╭─[p.yaml:14:31]
+            14 │       config: {query: 'select k, sum(n) from PCOLLECTION'}
+               ·                               ─
+               ╰────
+              help: name it in `group by`, or put it into `min`, `max`, `sum`, `avg` or `count`
+        "#]],
     );
     check(
         "select n from PCOLLECTION order by n",
         false,
         expect![[r#"
-        error[TB0219]: `order` is not available in a query
-           ╭─[p.yaml:17:50]
-        17 │       config: {query: 'select n from PCOLLECTION order by n'}
-           ·                                                  ─────
-           ╰────
-          help: rows of a pipeline are in no order; `Combine` with TopCombineFn gives the largest
-    "#]],
+            error[TB0219]: `order` is not available in a query
+               ╭─[p.yaml:14:50]
+            14 │       config: {query: 'select n from PCOLLECTION order by n'}
+               ·                                                  ─────
+               ╰────
+              help: rows of a pipeline are in no order; `Combine` with TopCombineFn gives the largest
+        "#]],
     );
     check(
         "select n from Other",
         false,
         expect![[r#"
-        error[TB0233]: there is no input `Other` here
-           ╭─[p.yaml:17:38]
-        17 │       config: {query: 'select n from Other'}
-           ·                                      ─────
-           ╰────
-          inputs: PCOLLECTION, input
-    "#]],
+            error[TB0233]: there is no input `Other` here
+               ╭─[p.yaml:14:38]
+            14 │       config: {query: 'select n from Other'}
+               ·                                      ─────
+               ╰────
+              inputs: PCOLLECTION, input
+        "#]],
     );
     check(
         "select k from A join B on A.k = B.k",
@@ -233,29 +237,22 @@ fn mistakes_of_queries_are_told() {
         "select n from PCOLLECTION where",
         false,
         expect![[r#"
-        error[TB0206]: expected an expression, got the end
-           ╭─[p.yaml:17:23]
-        17 │       config: {query: 'select n from PCOLLECTION where'}
-           ·                       ─────────────────────────────────
-           ╰────
-    "#]],
+            error[TB0206]: expected an expression, got the end
+               ╭─[p.yaml:14:50]
+            14 │       config: {query: 'select n from PCOLLECTION where'}
+               ·                                                  ─────
+               ╰────
+        "#]],
     );
     check(
         "select sum(k) as s from PCOLLECTION",
         false,
         expect![[r#"
-        error[TB0205]: `sum` wants numbers, got string
-           ╭─[p.yaml:17:31]
-        17 │       config: {query: 'select sum(k) as s from PCOLLECTION'}
-           ·                               ──────
-           ╰────
-
-        error[TB0205]: `sum` is of groups of rows, not of one
-           ╭─[p.yaml:17:31]
-        17 │       config: {query: 'select sum(k) as s from PCOLLECTION'}
-           ·                               ──────
-           ╰────
-          help: use it in the `select` or `having` of an `Sql`, or in a `Combine`
-    "#]],
+            error[TB0205]: `sum` wants numbers, got string
+               ╭─[p.yaml:14:31]
+            14 │       config: {query: 'select sum(k) as s from PCOLLECTION'}
+               ·                               ──────
+               ╰────
+        "#]],
     );
 }

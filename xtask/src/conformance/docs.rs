@@ -221,7 +221,8 @@ fn told(node: &Node) -> Option<Told> {
         let unknown = node.get("config").and_then(|config| config.get("unknown_output"));
         outputs.extend(unknown.and_then(|node| node.text().ok()).map(str::to_owned));
     }
-    let has_main = !matches!(kind.as_str(), "Partition" | "AssertEqual") && !kind.starts_with("WriteTo");
+    let ends = matches!(kind.as_str(), "Partition" | "AssertEqual") || kind.starts_with("WriteTo");
+    let has_main = !ends && node.get("sink").is_none();
     Some(Told { title: text("name").unwrap_or(kind.clone()), kind, reads, outputs, has_main })
 }
 
