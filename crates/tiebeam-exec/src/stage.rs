@@ -319,9 +319,10 @@ impl Stage {
             nodes.push((node.step.clone(), built.node, stats));
         }
         nodes.reverse();
-        let unmade: Vec<EdgeId> = consumers.keys().copied().collect();
+        let made = |edge: EdgeId| spec.nodes.iter().any(|node| node.outputs.contains(&edge));
         let mut roots = HashMap::new();
-        for edge in unmade {
+        // Those that nobody reads, too: their elements are counted and go nowhere.
+        for edge in spec.edges.iter().map(|edge| edge.id).filter(|edge| !made(*edge)) {
             roots.insert(edge, close(edge, &mut consumers)?);
         }
         Ok(Stage {

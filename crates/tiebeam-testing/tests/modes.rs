@@ -396,3 +396,13 @@ fn differences_are_short_and_sorted_by_side() {
         assert!(error.message().ends_with(": the sum is not 2: [1]"), "{error}");
     }
 }
+
+#[test]
+fn what_nobody_reads_goes_nowhere() {
+    TestPipeline::run_all_modes(|p| {
+        // Its last edge is read by no step: the job runs all the same.
+        let _ = p.step("Unread").apply(Create::of(0..10i64));
+        let _ = p.step("Grouped").apply(Create::of([(1i64, 2i64)])).group_by_key();
+        assert_that(&p.step("Read").apply(Create::of([1i64, 2]))).contains_in_any_order([1, 2]);
+    });
+}
