@@ -158,7 +158,14 @@ impl Hash for EncodedKey {
     #[inline]
     fn hash<S: Hasher>(&self, state: &mut S) {
         match self {
-            EncodedKey::Short(words) => words.iter().for_each(|word| state.write_u64(*word)),
+            EncodedKey::Short([first, second, last]) => {
+                state.write_u64(*first);
+                // Most keys end here; the number of bytes is in the last word.
+                if *second != 0 {
+                    state.write_u64(*second);
+                }
+                state.write_u64(*last);
+            }
             EncodedKey::Long(bytes) => state.write(bytes),
         }
     }
