@@ -1,5 +1,7 @@
 //! Rows with all types, for the tests of formats with schemas of their own.
 
+#![allow(clippy::panic)] // the tests' own functions, too
+
 use std::sync::Arc;
 
 use tiebeam_core::{Bytes, FieldType, Row, Schema, TypeKind, Value};

@@ -85,9 +85,7 @@ fn value_of(node: &Node, value: &Value, rep: i16, columns: &mut [Shreds]) -> Res
             }
             Ok(size)
         }
-        (Kind::List(..), Value::Array(items)) if items.is_empty() => {
-            Ok(absent(node, node.def, rep, columns))
-        }
+        (Kind::List(..), Value::Array(items)) if items.is_empty() => Ok(absent(node, node.def, rep, columns)),
         (Kind::List(item, _, again), Value::Array(items)) => {
             let mut size = 0;
             for (i, one) in items.iter().enumerate() {

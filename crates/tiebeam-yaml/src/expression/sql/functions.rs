@@ -144,11 +144,11 @@ impl Function {
     /// The type of its result, or what it wants.
     pub fn result(&self, arguments: &[Type]) -> Result<Type, String> {
         let least = self.takes.len() - self.optional;
-        let fits = |(typed, takes): (&Type, &Takes)| match (takes, &typed.kind) {
-            (Any, _) | (_, Kind::Any | Kind::Never) | (Text, Kind::Str) | (Num, Kind::Int | Kind::Float) => {
-                true
-            }
-            _ => false,
+        let fits = |(typed, takes): (&Type, &Takes)| {
+            matches!(
+                (takes, &typed.kind),
+                (Any, _) | (_, Kind::Any | Kind::Never) | (Text, Kind::Str) | (Num, Kind::Int | Kind::Float)
+            )
         };
         let counted = (least..=self.takes.len()).contains(&arguments.len());
         if !counted || !arguments.iter().zip(self.takes).all(fits) {
