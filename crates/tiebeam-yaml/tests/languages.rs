@@ -1,6 +1,6 @@
 //! SQL and JavaScript in expressions, Parquet and Avro, triggers, batches, and expectations written anew.
 
-#![allow(clippy::unwrap_used)] // the tests' own functions, too
+#![allow(clippy::unwrap_used, clippy::panic)] // the tests' own functions, too
 
 use std::fs;
 use std::path::Path;
