@@ -143,9 +143,9 @@ impl DoFn for Extract {
 
 /// Key and results as one row.
 #[derive(Clone)]
-struct Back {
-    keys: Keys,
-    schema: Arc<Schema>,
+pub(crate) struct Back {
+    pub(crate) keys: Keys,
+    pub(crate) schema: Arc<Schema>,
 }
 
 impl DoFn for Back {

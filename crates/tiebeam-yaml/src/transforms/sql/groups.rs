@@ -12,7 +12,7 @@ use crate::diagnostic::Diagnostic;
 use crate::expression::sql::{AGGREGATES, Checker, Expr, ExprKind, is_aggregate};
 use crate::expression::{Expression, Type, conform};
 use crate::transforms::Failing;
-use crate::transforms::combine::{Aggregate, Aggregates, Function, Keys};
+use crate::transforms::combine::{Aggregate, Aggregates, Back, Function, Keys};
 
 /// Groups of rows.
 pub struct Groups {
@@ -189,29 +189,6 @@ impl DoFn for Extract {
         }
         let key = self.keys.of(&Row::new(self.schema.clone(), common));
         out.emit((key, Row::new(self.schema.clone(), values)));
-        Ok(())
-    }
-}
-
-/// A group's row.
-#[derive(Clone)]
-struct Back {
-    keys: Keys,
-    schema: Arc<Schema>,
-}
-
-impl DoFn for Back {
-    type In = (Row, Row);
-    type Out = Row;
-
-    fn process(
-        &mut self,
-        (key, results): (Row, Row),
-        _: &ElementContext<'_>,
-        out: &mut Output<Row>,
-    ) -> Result<()> {
-        let values: Vec<Value> = self.keys.back(&key).chain(results.values.iter().cloned()).collect();
-        out.emit(Row::new(self.schema.clone(), values));
         Ok(())
     }
 }
