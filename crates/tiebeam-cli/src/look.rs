@@ -79,6 +79,7 @@ pub fn top(args: &TopArgs) -> Exit {
             return Exit::Ok;
         }
         shown = text.lines().count();
+        // The page is looked at once a second, as a person does.
         std::thread::sleep(Duration::from_secs(1));
     }
 }

@@ -11,7 +11,7 @@ use tiebeam::prelude::*;
 use tiebeam_testing::{Mode, TestPipeline};
 
 #[path = "../../../examples/branch.rs"]
-#[allow(dead_code)] // its main
+#[allow(dead_code)] // its main, as of all that follow
 mod branch;
 #[path = "../../../examples/co_group.rs"]
 #[allow(dead_code)]
