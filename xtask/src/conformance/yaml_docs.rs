@@ -186,7 +186,7 @@ fn beam(
 }
 
 /// Changes with how files and lines are brought to a form that can be compared, since that form is kept.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 
 /// The file in which what Beam gave for a case is kept.
 fn place(case: &Case, kept: &Path) -> PathBuf {
@@ -282,6 +282,7 @@ fn written(case: &Case, folder: &Path) -> Result<BTreeMap<String, Vec<String>>, 
         let data = docs::DATA.iter().chain([&docs::UDF]);
         data.map(|(given, _)| *given).chain(case.files.keys().map(String::as_str)).any(|given| given == path)
     };
+    let timed = case.files.values().any(|text| text.contains("now("));
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(place) = folders.pop() {
@@ -295,7 +296,10 @@ fn written(case: &Case, folder: &Path) -> Result<BTreeMap<String, Vec<String>>, 
                 let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
                 match name.as_str() {
                     "tests.json" => drop(found.insert("tests".to_owned(), told_tests(&text)?)),
-                    _ => found.entry(unsharded(&name)).or_default().extend(text.lines().map(comparable)),
+                    _ => {
+                        let name = if timed { undated(&unsharded(&name)) } else { unsharded(&name) };
+                        found.entry(name).or_default().extend(text.lines().map(comparable));
+                    }
                 }
             }
         }
@@ -323,13 +327,25 @@ fn unsharded(name: &str) -> String {
     let (start, rest) = name.split_at(at);
     let end = rest.find("-of-").map_or(rest.len(), |of| (of + 4 + 5).min(rest.len()));
     let windowed = start.len().checked_sub(WINDOW.len()).and_then(|at| start.split_at_checked(at));
-    let is_window = |text: &str| {
-        text.chars()
-            .zip(WINDOW.chars())
-            .all(|(c, pattern)| if pattern == '0' { c.is_ascii_digit() } else { c == pattern })
-    };
-    let start = windowed.filter(|(_, window)| is_window(window)).map_or(start, |(start, _)| start);
+    let start = windowed.filter(|(_, window)| is_like(window, WINDOW)).map_or(start, |(start, _)| start);
     format!("{start}{}", &rest[end..])
+}
+
+/// A path without a day (`2026/11/23`), as a pipeline with Jinja's `now()` writes it: what is kept of Beam may be of
+/// another day.
+fn undated(name: &str) -> String {
+    const DAY: &str = "0000/00/00";
+    let day = (0..name.len()).find(|&at| name.get(at..at + DAY.len()).is_some_and(|text| is_like(text, DAY)));
+    day.map_or_else(|| name.to_owned(), |at| format!("{}DAY{}", &name[..at], &name[at + DAY.len()..]))
+}
+
+/// Whether a text has a digit wherever the pattern has `0`, and else the pattern's characters.
+fn is_like(text: &str, pattern: &str) -> bool {
+    text.len() == pattern.len()
+        && text
+            .chars()
+            .zip(pattern.chars())
+            .all(|(c, pattern)| if pattern == '0' { c.is_ascii_digit() } else { c == pattern })
 }
 
 /// How Beam writes a window in a file's name.
@@ -395,6 +411,8 @@ mod tests {
         ] {
             assert_eq!(unsharded(name), want);
         }
+        assert_eq!(undated("data/2026/11/23/out.json"), "data/DAY/out.json");
+        assert_eq!(undated("data/2026/1/out.json"), "data/2026/1/out.json");
     }
 
     #[test]

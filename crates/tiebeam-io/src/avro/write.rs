@@ -27,7 +27,7 @@ const BLOCK: usize = 64 << 10;
 /// let p = Pipeline::new();
 /// let rows = p.apply(Create::of([Row::new(schema.clone(), [Value::Double(1.0)])]));
 /// rows.apply(avro::write("out/rows", schema)?.with_suffix(".avro"));
-/// # tiebeam_core::Result::Ok(())
+/// # Ok::<(), tiebeam_core::Error>(())
 /// ```
 ///
 /// # Errors

@@ -38,7 +38,7 @@ const ROWS: usize = 1 << 20;
 /// let p = Pipeline::new();
 /// let rows = p.apply(Create::of([Row::new(schema.clone(), [Value::Double(1.0)])]));
 /// rows.apply(parquet::write("out/rows", schema)?.with_suffix(".parquet"));
-/// # tiebeam_core::Result::Ok(())
+/// # Ok::<(), tiebeam_core::Error>(())
 /// ```
 ///
 /// # Errors
