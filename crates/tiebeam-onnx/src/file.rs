@@ -2,6 +2,8 @@
 //! went through here.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
@@ -12,6 +14,12 @@ use tiebeam_core::error::{Error, ErrorKind, Result};
 use crate::proto::{
     EXTERNAL, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, data_type,
 };
+
+/// The weights of a model that was written in two pieces.
+const WEIGHTS: &str = "weights.bin";
+
+/// Where weights begin that are mapped into memory: at multiples of this.
+const PAGE: usize = 4096;
 
 /// A model that was read and found sound, before any engine has it. Clones share its bytes.
 #[derive(Clone)]
@@ -137,21 +145,33 @@ impl ModelFile {
         Ok(Bytes::from(self.whole()?.encode_to_vec()))
     }
 
-    /// The model in one piece, but the weights of those names, which only say that they are elsewhere: for an engine that is
-    /// handed them apart.
-    ///
-    /// # Errors
-    /// As [`self_contained`](ModelFile::self_contained).
-    pub(crate) fn without_weights(&self, elsewhere: impl Fn(&str) -> bool) -> Result<Bytes> {
-        let mut proto = if self.external.is_empty() { self.proto.clone() } else { self.whole()? };
-        let initializers = proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
-        for tensor in initializers.filter(|tensor| elsewhere(&tensor.name)) {
-            tensor.raw_data = None;
+    /// Writes the model into a folder in two pieces, itself and its larger weights, each of these where a page of memory begins,
+    /// so that an engine can map them. Gives the model's path.
+    pub(crate) fn write_apart(&self, folder: &Path) -> std::io::Result<PathBuf> {
+        let mut proto = match self.external.is_empty() {
+            true => self.proto.clone(),
+            false => self.whole().map_err(std::io::Error::other)?,
+        };
+        let mut weights = BufWriter::new(File::create(folder.join(WEIGHTS))?);
+        let mut offset = 0;
+        for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+            let Some(raw) = tensor.raw_data.take_if(|raw| raw.len() >= PAGE) else { continue };
+            weights.write_all(&raw)?;
+            let filled = raw.len().next_multiple_of(PAGE);
+            weights.write_all(&[0; PAGE][..filled - raw.len()])?;
             tensor.data_location = EXTERNAL;
-            tensor.external_data =
-                vec![StringStringEntryProto { key: "location".to_owned(), value: "shared".to_owned() }];
+            let entry = |key: &str, value: String| StringStringEntryProto { key: key.to_owned(), value };
+            tensor.external_data = vec![
+                entry("location", WEIGHTS.to_owned()),
+                entry("offset", offset.to_string()),
+                entry("length", raw.len().to_string()),
+            ];
+            offset += filled;
         }
-        Ok(Bytes::from(proto.encode_to_vec()))
+        weights.flush()?;
+        let path = folder.join("model.onnx");
+        std::fs::write(&path, proto.encode_to_vec())?;
+        Ok(path)
     }
 
     /// The message with the weights of other files put in.

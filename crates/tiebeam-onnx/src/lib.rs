@@ -7,6 +7,7 @@ pub mod inspect;
 pub mod library;
 pub mod model;
 pub mod operators;
+mod ort_call;
 mod ort_engine;
 pub mod proto;
 pub mod rows;

@@ -1,14 +1,13 @@
 //! ONNX Runtime: the fast engine, from its shared library.
 //!
-//! A session there runs one call at a time, so a model is a pool of sessions: a call takes a free one or makes one, and
-//! puts it back. The sessions share the large weights and what ONNX Runtime makes of them; each runs on the caller's
-//! thread alone.
+//! A model is one session there, whatever the number of threads: on the CPU they call it together, on other devices in
+//! turn. Large weights are mapped from a file, so that ONNX Runtime can let go of those that it packs for its kernels.
 
+use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
-use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session as OrtInner, SessionInputValue};
 use ort::value::{DynValue, TensorElementType, TensorRef, ValueType};
 use tiebeam_core::error::{Error, ErrorKind, Result};
@@ -17,30 +16,26 @@ use tiebeam_inference::{Tensor, TensorData};
 use crate::engine::{CPU, Session, guarded};
 use crate::file::{ModelFile, model_error};
 use crate::library::Found;
-use crate::proto::data_type;
+use crate::ort_call::SharedSession;
 use crate::signature::Port;
 
 /// A model in ONNX Runtime.
 pub(crate) struct OrtSession {
     name: String,
-    source: Source,
-    library: Found,
-    providers: Vec<ExecutionProviderDispatch>,
-    weights: Vec<(String, Arc<DynValue>)>,
-    prepacked: PrepackedWeights,
-    outputs: Vec<Arc<str>>,
-    free: Mutex<Vec<Pooled>>,
+    outputs: Vec<(Arc<str>, CString)>,
+    calls: Calls,
 }
 
-/// Where sessions are made from.
-enum Source {
-    Bytes(Bytes),
-    /// A model whose weights are too large for one message.
-    File(std::path::PathBuf),
+/// How threads call the session.
+enum Calls {
+    /// At once: the CPU.
+    Together(SharedSession),
+    /// One after the other: ONNX Runtime promises no more for other devices.
+    InTurn(Box<Mutex<InTurn>>),
 }
 
 /// A session with its choice of outputs.
-struct Pooled {
+struct InTurn {
     session: OrtInner,
     options: RunOptions<HasSelectedOutputs>,
 }
@@ -48,8 +43,8 @@ struct Pooled {
 /// One protobuf message ends at 2 GiB; larger weights stay in their files.
 const LARGEST_MESSAGE: u64 = 3 << 29;
 
-/// Weights from this many bytes on are shared by the sessions.
-const SHARED_FROM: usize = 4096;
+/// Weights of so many bytes in all are mapped from a file; fewer are given in the model's own bytes.
+const MAPPED_FROM: u64 = 16 << 20;
 
 impl OrtSession {
     pub(crate) fn open(
@@ -58,94 +53,64 @@ impl OrtSession {
         library: &Found,
         providers: &[String],
     ) -> Result<Self> {
-        let (source, weights) = match file.path() {
-            Some(path) if file.external_bytes() > LARGEST_MESSAGE => {
-                (Source::File(path.to_owned()), Vec::new())
-            }
-            _ => {
-                let weights = shared_weights(&file)?;
-                let is_shared = |name: &str| weights.iter().any(|(shared, _)| shared == name);
-                let bytes = match weights.is_empty() {
-                    true => file.self_contained()?,
-                    // Else each weight would be there three times: in these bytes, in the session's copy of them, and here.
-                    false => file.without_weights(is_shared)?,
-                };
-                (Source::Bytes(bytes), weights)
-            }
-        };
-        let session = OrtSession {
-            name: file.name().to_owned(),
-            source,
-            library: library.clone(),
-            providers: providers
-                .iter()
-                .filter(|name| *name != CPU)
-                .map(|name| provider(name))
-                .collect::<Result<_>>()?,
-            weights,
-            prepacked: PrepackedWeights::new(),
-            outputs: outputs.iter().map(|port| port.name.clone()).collect(),
-            free: Mutex::new(Vec::new()),
-        };
-        drop(file);
-        // The first one now: a model that the engine refuses is refused when it is loaded.
-        let first = session.create()?;
-        session.put_back(first);
-        Ok(session)
-    }
-
-    fn create(&self) -> Result<Pooled> {
+        let name = file.name().to_owned();
         let refused = |e: ort::Error| {
-            model_error(
-                "TB0336",
-                &self.name,
-                format!("ONNX Runtime can't load it: {}", one_line(&e.to_string())),
-            )
+            let what = format!("ONNX Runtime can't load it: {}", one_line(&e.to_string()));
+            model_error("TB0336", &name, what)
         };
-        let mut builder = self.builder().map_err(refused)?;
-        let session = match &self.source {
-            Source::Bytes(bytes) => builder.commit_from_memory(bytes),
-            Source::File(path) => builder.commit_from_file(path),
+        let others: Vec<&String> = providers.iter().filter(|name| *name != CPU).collect();
+        let others = others.into_iter().map(|name| provider(name)).collect::<Result<Vec<_>>>()?;
+        let on_cpu = others.is_empty();
+        let session = create(file, library, others)?.map_err(refused)?;
+        let calls = if on_cpu {
+            Calls::Together(SharedSession::new(session))
+        } else {
+            let selector =
+                outputs.iter().fold(OutputSelector::no_default(), |all, port| all.with(&*port.name));
+            let options = RunOptions::new().map_err(refused)?.with_outputs(selector);
+            Calls::InTurn(Box::new(Mutex::new(InTurn { session, options })))
         };
-        let session = session.map_err(refused)?;
-        let selector = self.outputs.iter().fold(OutputSelector::no_default(), |all, name| all.with(&**name));
-        let options = RunOptions::new().map_err(refused)?.with_outputs(selector);
-        Ok(Pooled { session, options })
-    }
-
-    fn builder(&self) -> ort::Result<SessionBuilder> {
-        let mut builder = OrtInner::builder(&self.library.environment)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(1)?
-            .with_inter_threads(1)?
-            .with_execution_providers(&self.providers)?
-            .with_prepacked_weights(&self.prepacked)?;
-        for (name, weight) in &self.weights {
-            builder = builder.with_external_initializer(name, weight.clone())?;
-        }
-        Ok(builder)
-    }
-
-    fn put_back(&self, pooled: Pooled) {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(pooled);
+        let outputs = outputs.iter().map(|port| Ok((port.name.clone(), c_name(&name, &port.name)?)));
+        Ok(OrtSession { outputs: outputs.collect::<Result<_>>()?, name, calls })
     }
 
     fn error(&self, what: impl std::fmt::Display) -> Error {
         Error::new(ErrorKind::Inference, "TB0342", format!("model {}: {what}", self.name))
     }
 
-    fn execute(&self, pooled: &mut Pooled, inputs: &[(&str, Tensor)]) -> Result<Vec<Tensor>> {
+    fn execute(&self, inputs: &[(&str, Tensor)]) -> Result<Vec<Tensor>> {
         let failed = |e: ort::Error| self.error("ONNX Runtime failed on the batch").with_source(e);
-        let values = inputs.iter().map(|(name, tensor)| Ok((*name, value(tensor).map_err(failed)?)));
-        let values = values.collect::<Result<Vec<_>>>()?;
-        let results = pooled.session.run_with_options(values, &pooled.options).map_err(failed)?;
-        let mut tensors = Vec::with_capacity(self.outputs.len());
-        for name in &self.outputs {
-            let value =
-                results.get(&**name).ok_or_else(|| self.error(format!("output {name} is missing")))?;
-            tensors.push(self.tensor(name, value)?);
+        match &self.calls {
+            Calls::Together(session) => {
+                let names = inputs.iter().map(|(name, _)| c_name(&self.name, name));
+                let names = names.collect::<Result<Vec<_>>>()?;
+                let values =
+                    names.iter().zip(inputs).map(|(name, (_, tensor))| Ok((&**name, value(tensor)?)));
+                let values = values.collect::<ort::Result<Vec<_>>>().map_err(failed)?;
+                let outputs: Vec<_> = self.outputs.iter().map(|(_, name)| &**name).collect();
+                let tensors = session.run(&values, &outputs, |found| {
+                    self.outputs
+                        .iter()
+                        .zip(found)
+                        .map(|((name, _), value)| self.tensor(name, value))
+                        .collect()
+                });
+                tensors.map_err(failed)?
+            }
+            Calls::InTurn(session) => {
+                let values = inputs.iter().map(|(name, tensor)| Ok((*name, value(tensor).map_err(failed)?)));
+                let values = values.collect::<Result<Vec<_>>>()?;
+                let mut held = session.lock().unwrap_or_else(PoisonError::into_inner);
+                let InTurn { session, options } = &mut *held;
+                let results = session.run_with_options(values, options).map_err(failed)?;
+                let read = |name: &str| {
+                    let value =
+                        results.get(name).ok_or_else(|| self.error(format!("output {name} is missing")))?;
+                    self.tensor(name, value)
+                };
+                self.outputs.iter().map(|(name, _)| read(name)).collect()
+            }
         }
-        Ok(tensors)
     }
 
     fn tensor(&self, name: &str, value: &DynValue) -> Result<Tensor> {
@@ -181,13 +146,7 @@ impl OrtSession {
 
 impl Session for OrtSession {
     fn run(&self, inputs: &[(&str, Tensor)]) -> Result<Vec<Tensor>> {
-        guarded(&self.name, "ONNX Runtime", || {
-            let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut pooled = free.map_or_else(|| self.create(), Ok)?;
-            let result = self.execute(&mut pooled, inputs);
-            self.put_back(pooled);
-            result
-        })
+        guarded(&self.name, "ONNX Runtime", || self.execute(inputs))
     }
 }
 
@@ -213,39 +172,44 @@ fn value(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
     }
 }
 
-/// The large weights of a model, held once for all of its sessions.
-fn shared_weights(file: &ModelFile) -> Result<Vec<(String, Arc<DynValue>)>> {
-    let graph = file.graph();
-    let mut shared = Vec::new();
-    for tensor in &graph.initializer {
-        // Weights that are inputs too may be overridden: those stay in the model.
-        let Some(raw) = tensor.raw_data.as_ref().filter(|raw| raw.len() >= SHARED_FROM) else { continue };
-        if graph.input.iter().any(|input| input.name == tensor.name) {
-            continue;
-        }
-        let shape = &tensor.dims[..];
-        let value = match tensor.data_type {
-            data_type::FLOAT => {
-                let numbers =
-                    raw.as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect::<Vec<_>>();
-                ort::value::Tensor::from_array((shape, numbers)).map(ort::value::Tensor::into_dyn)
-            }
-            data_type::UINT8 => {
-                ort::value::Tensor::from_array((shape, raw.to_vec())).map(ort::value::Tensor::into_dyn)
-            }
-            data_type::INT8 => {
-                let numbers = raw.iter().map(|byte| *byte as i8).collect::<Vec<_>>();
-                ort::value::Tensor::from_array((shape, numbers)).map(ort::value::Tensor::into_dyn)
-            }
-            _ => continue,
-        };
-        let value = value.map_err(|e| {
-            model_error("TB0336", file.name(), format!("weight {}: ONNX Runtime refuses it", tensor.name))
-                .with_source(e)
-        })?;
-        shared.push((tensor.name.clone(), Arc::new(value)));
+/// Makes the session; the model and its weights in memory are let go of before ONNX Runtime takes its own.
+fn create(
+    file: ModelFile,
+    library: &Found,
+    providers: Vec<ExecutionProviderDispatch>,
+) -> Result<ort::Result<OrtInner>> {
+    let builder = || {
+        Ok(OrtInner::builder(&library.environment)?
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_intra_threads(1)?
+            .with_inter_threads(1)?
+            .with_execution_providers(&providers)?)
+    };
+    if let Some(path) = file.path().filter(|_| file.external_bytes() > LARGEST_MESSAGE) {
+        return Ok(builder().and_then(|mut builder: SessionBuilder| builder.commit_from_file(path)));
     }
-    Ok(shared)
+    if file.num_bytes() >= MAPPED_FROM {
+        // A copy of our own: were the user's file mapped, a shorter one written over it would end the process. Where
+        // there is no room for it, the weights are given in memory, as those of small models are.
+        let copied = tempfile::Builder::new()
+            .prefix("tiebeam-model-")
+            .tempdir()
+            .and_then(|folder| file.write_apart(folder.path()).map(|model| (folder, model)));
+        if let Ok((_folder, model)) = copied {
+            drop(file);
+            return Ok(builder().and_then(|mut builder: SessionBuilder| builder.commit_from_file(model)));
+        }
+    }
+    let bytes = file.self_contained()?;
+    drop(file);
+    Ok(builder().and_then(|mut builder: SessionBuilder| builder.commit_from_memory(&bytes)))
+}
+
+/// A name as C reads it.
+fn c_name(model: &str, name: &str) -> Result<CString> {
+    CString::new(name).map_err(|_| {
+        model_error("TB0336", model, format!("ONNX Runtime can't have a zero byte in the name {name:?}"))
+    })
 }
 
 /// The execution provider of that name, if the library has it.

@@ -228,28 +228,37 @@ fn eight_threads_share_one_model() {
     }
 }
 
-/// Weights large enough to be shared by ONNX Runtime's sessions.
+/// Weights large enough for ONNX Runtime to map them from a file, called by threads with batches of different sizes at once.
 #[test]
 fn large_weights_are_shared_and_right() {
-    let n = 64usize;
+    let n = 2048usize;
     let weights = (0..n * n).map(|i| if i % (n + 1) == 0 { 2.0 } else { 0.0 }).collect::<Vec<f32>>();
     let axes = [N, Axis::Fixed(n)];
     let bytes = model(graph(
-        vec![NodeProto::of("MatMul", &["x", "w"], &["y"])],
-        vec![value("x", F32, &axes)],
-        vec![value("y", F32, &axes)],
+        // The second use of the weights is one that no kernel packs.
+        vec![NodeProto::of("MatMul", &["x", "w"], &["y"]), NodeProto::of("Gather", &["w", "row"], &["z"])],
+        vec![value("x", F32, &axes), value("row", I64, &[N])],
+        vec![value("y", F32, &axes), value("z", F32, &axes)],
         vec![TensorProto::f32("w", &[n, n], &weights)],
     ));
-    let row = Tensor::vector((0..n).map(|i| i as f32).collect());
-    let wanted = Tensor::vector((0..n).map(|i| 2.0 * i as f32).collect());
     for options in engines() {
         let model = load(bytes.clone(), &options);
         std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..20 {
-                        let results: Vec<Tensor> = model.run(&[row.clone(), row.clone()]).unwrap();
-                        assert_eq!(results, [wanted.clone(), wanted.clone()]);
+            for thread in 0..4usize {
+                let model = &model;
+                scope.spawn(move || {
+                    for round in 0..8 {
+                        let rows = (0..1 + (thread + round) % 5).map(|i| thread * 100 + round * 10 + i);
+                        let inputs = rows.clone().map(|row| {
+                            let x = (0..n).map(|i| (i + row) as f32).collect();
+                            named([("x", Tensor::vector(x)), ("row", Tensor::scalar(row as i64))])
+                        });
+                        let results: Vec<Tensors> = model.run(&inputs.collect::<Vec<_>>()).unwrap();
+                        for (row, result) in rows.zip(results) {
+                            let y = (0..n).map(|i| 2.0 * (i + row) as f32).collect();
+                            let z = (0..n).map(|i| if i == row { 2.0f32 } else { 0.0 }).collect();
+                            assert_eq!(result, named([("y", Tensor::vector(y)), ("z", Tensor::vector(z))]));
+                        }
                     }
                 });
             }
