@@ -1,6 +1,6 @@
 //! The pieces of a combine that an engine may ask for one by one: precombine, merge, extract, and all at once.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hasher};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ impl<K: Element, C: CombineFn> Precombine<K, C> {
 
     #[inline(always)] // so that the key's words stay where they are: moving them costs more than the look-up
     fn add(&mut self, window: &Window, key: &EncodedKey, input: C::Input, at: Timestamp) {
-        let hash = self.hasher.hash_one(key);
+        let hash = key.hash(&self.hasher);
         let table = self.windows.get_or_insert_with(window, HashTable::new);
         if let Some(entry) = table.find_mut(hash, |entry| entry.key == *key) {
             self.combine.add_input(&mut entry.accumulator, input);
@@ -78,7 +78,7 @@ impl<K: Element, C: CombineFn> Precombine<K, C> {
         let mut accumulator = self.combine.create_accumulator();
         self.combine.add_input(&mut accumulator, input);
         let entry = Entry { key: key.clone(), accumulator, earliest: at, latest: at };
-        table.insert_unique(hash, entry, |entry| self.hasher.hash_one(&entry.key));
+        table.insert_unique(hash, entry, |entry| entry.key.hash(&self.hasher));
         self.keys += 1;
     }
 
@@ -104,39 +104,53 @@ impl<K: Element, C: CombineFn> Precombine<K, C> {
 /// since these are compared and hashed without counting bytes.
 #[derive(Clone, PartialEq, Eq)]
 enum EncodedKey {
-    /// The bytes with zeros behind them; the last byte is their number.
-    Short([u64; 3]),
+    /// Up to 23 bytes with zeros behind them; the last byte of the last word is their number. Not an array: words that are
+    /// written one by one to memory and read from there two at a time stall the processor.
+    Short(u64, u64, u64),
     Long(Box<[u8]>),
 }
-
-/// The most bytes of a short key.
-const SHORT: usize = 23;
 
 impl EncodedKey {
     #[inline(always)] // as `add`
     fn of(bytes: &[u8]) -> Self {
-        if bytes.len() > SHORT {
-            return EncodedKey::Long(bytes.into());
+        let word = |chunk: &[u8; 8]| u64::from_le_bytes(*chunk);
+        let length = (bytes.len() as u64) << 56;
+        match bytes.as_chunks::<8>() {
+            ([], rest) => EncodedKey::Short(last_word(rest), 0, length),
+            ([first], rest) => EncodedKey::Short(word(first), last_word(rest), length),
+            ([first, second], rest) => EncodedKey::Short(word(first), word(second), last_word(rest) | length),
+            _ => EncodedKey::Long(bytes.into()),
         }
-        let (whole, rest) = bytes.as_chunks::<8>();
-        let mut words = [0; 3];
-        for (word, chunk) in words.iter_mut().zip(whole) {
-            *word = u64::from_le_bytes(*chunk);
-        }
-        words[whole.len()] |= last_word(rest);
-        words[2] |= (bytes.len() as u64) << 56;
-        EncodedKey::Short(words)
     }
 
     /// The encoding itself.
     fn bytes(&self) -> Bytes {
         match self {
-            EncodedKey::Short(words) => {
-                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-                Bytes::from(bytes).slice(..(words[2] >> 56) as usize)
+            EncodedKey::Short(first, second, last) => {
+                let bytes: Vec<u8> =
+                    [first, second, last].into_iter().flat_map(|word| word.to_le_bytes()).collect();
+                Bytes::from(bytes).slice(..(last >> 56) as usize)
             }
             EncodedKey::Long(bytes) => Bytes::copy_from_slice(bytes),
         }
+    }
+
+    /// Not by `BuildHasher::hash_one`, which is a call, and to which the words go through memory.
+    #[inline(always)]
+    fn hash(&self, hasher: &DefaultHashBuilder) -> u64 {
+        let mut state = hasher.build_hasher();
+        match self {
+            EncodedKey::Short(first, second, last) => {
+                state.write_u64(*first);
+                // Most keys end here; the number of bytes is in the last word.
+                if *second != 0 {
+                    state.write_u64(*second);
+                }
+                state.write_u64(*last);
+            }
+            EncodedKey::Long(bytes) => state.write(bytes),
+        }
+        state.finish()
     }
 }
 
@@ -151,23 +165,6 @@ fn last_word(bytes: &[u8]) -> u64 {
         u64::from(u16::from_le_bytes(*first)) | last << (8 * (bytes.len() - 2))
     } else {
         bytes.first().map_or(0, |byte| u64::from(*byte))
-    }
-}
-
-impl Hash for EncodedKey {
-    #[inline]
-    fn hash<S: Hasher>(&self, state: &mut S) {
-        match self {
-            EncodedKey::Short([first, second, last]) => {
-                state.write_u64(*first);
-                // Most keys end here; the number of bytes is in the last word.
-                if *second != 0 {
-                    state.write_u64(*second);
-                }
-                state.write_u64(*last);
-            }
-            EncodedKey::Long(bytes) => state.write(bytes),
-        }
     }
 }
 
