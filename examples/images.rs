@@ -14,8 +14,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use tiebeam::inference::{ModelHandler, RunInference, Tensor};
-use tiebeam::io::images::{self, ImageConverter, ImageToF32, Resize};
+use tiebeam::ImageToTensor;
+use tiebeam::inference::{ModelHandler, RunInference};
+use tiebeam::io::images::{self, ImageToF32, Resize};
 use tiebeam::io::text;
 use tiebeam::prelude::*;
 use tiebeam::torch::PytorchModelHandlerTensor;
@@ -58,9 +59,13 @@ pub fn build(p: &Pipeline, options: &Options) {
         .step("WriteDamaged")
         .apply(text::write(&format!("{output}-damaged")));
 
+    let to_tensor = match ImageToTensor::new(trained_on()) {
+        Ok(to_tensor) => to_tensor,
+        Err(wrong) => return p.fail(wrong),
+    };
     read.records
         .step("ToTensor")
-        .apply(ParDo::from_fn(ToTensor::default))
+        .apply(ParDo::new(to_tensor))
         .step("Ask")
         .apply(RunInference::new(model.carrying::<String>()))
         .step("Name")
@@ -79,39 +84,14 @@ pub fn build(p: &Pipeline, options: &Options) {
         .apply(text::write(output));
 }
 
-/// Pixels to what EfficientNet-lite was trained on: the shorter side to 256, the middle 224 × 224, (x − 127) / 128, channels first.
-#[derive(Default)]
-struct ToTensor {
-    converter: Option<ImageConverter>,
-}
-
-impl DoFn for ToTensor {
-    type In = (String, images::ImagePixels);
-    type Out = (String, Tensor);
-
-    fn setup(&mut self, _: &SetupContext) -> Result<()> {
-        let config = ImageToF32 {
-            resize: Resize::ShorterSide(256),
-            scale: 1.0,
-            mean: [127.0; 3],
-            std: [128.0; 3],
-            ..ImageToF32::of_size(224, 224)
-        };
-        self.converter = Some(ImageConverter::new(config)?);
-        Ok(())
-    }
-
-    fn process(
-        &mut self,
-        (path, image): Self::In,
-        _: &ElementContext<'_>,
-        out: &mut Output<Self::Out>,
-    ) -> Result<()> {
-        if let Some(converter) = &mut self.converter {
-            let pixels = converter.convert(&image)?;
-            out.emit((path, Tensor::new(&converter.shape(), pixels)?));
-        }
-        Ok(())
+/// What EfficientNet-lite was trained on: the shorter side to 256, the middle 224 × 224, (x − 127) / 128, channels first.
+fn trained_on() -> ImageToF32 {
+    ImageToF32 {
+        resize: Resize::ShorterSide(256),
+        scale: 1.0,
+        mean: [127.0; 3],
+        std: [128.0; 3],
+        ..ImageToF32::of_size(224, 224)
     }
 }
 

@@ -3,6 +3,8 @@
 //! - `group`: groups of more data than memory, exact, and what that took at most.
 //! - `resume`: a job that is killed again and again and goes on each time, until it ends: its output is byte for byte that of
 //!   an undisturbed run, and at no time is anything partial to be seen.
+//! - `images`: good images among damaged ones and decompression bombs: a prediction for each good one, a reason for each other
+//!   one, in bounded memory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,19 +36,20 @@ pub(crate) fn run(arguments: &[&str]) -> Outcome<bool> {
             "--memory-limit" => told.memory = bytes(value()?)?,
             "--kills" => told.kills = value()?.parse().map_err(|_| "`--kills` wants a number".to_owned())?,
             "--seed" => told.seed = value()?.parse().map_err(|_| "`--seed` wants a number".to_owned())?,
-            "group" | "resume" => names.push(*word),
-            other => return Err(format!("there is no drill `{other}`, only group and resume")),
+            "group" | "resume" | "images" => names.push(*word),
+            other => return Err(format!("there is no drill `{other}`, only group, resume and images")),
         }
     }
     if names.is_empty() {
-        names = vec!["group", "resume"];
+        names = vec!["group", "resume", "images"];
     }
-    let programs = engines::programs(vec!["tiebeam", "large_groups"])?;
+    let programs = engines::programs(vec!["tiebeam", "large_groups", "hostile_images"])?;
     let (mut passed, mut failed) = (0, 0);
     for name in names {
         let folder = std::env::temp_dir().join(format!("tiebeam-drill-{}", std::process::id()));
         let done = fs::create_dir_all(&folder).map_err(shown).and_then(|()| match name {
             "group" => group(&programs["large_groups"], &told, &folder),
+            "images" => images(&programs["hostile_images"], &folder),
             _ => resume(&programs["tiebeam"], &told, &folder),
         });
         let _ = fs::remove_dir_all(&folder);
@@ -103,10 +106,7 @@ fn group(program: &Path, told: &Told, folder: &Path) -> Outcome<String> {
     if !verdict.starts_with("exact: ") {
         return Err(format!("the output is `{verdict}`"));
     }
-    let peak = said.lines().find_map(|line| line.strip_prefix("peak memory: ")).map(str::trim);
-    let peak: u64 = peak
-        .and_then(|text| text.strip_suffix("kB")?.trim().parse().ok())
-        .ok_or(format!("the job did not say what it took: {said}"))?;
+    let peak = peak(&said)?;
     let note = said.lines().find(|line| line.starts_with("note: key")).unwrap_or("note: no key was hot");
     let text = format!(
         "{verdict}\n{note}\n{:.0} MB in {} MiB: peak {} MiB, {seconds:.1} s",
@@ -120,6 +120,82 @@ fn group(program: &Path, told: &Told, folder: &Path) -> Outcome<String> {
     } else {
         Ok(text)
     }
+}
+
+/// The kibibytes that a job says that it took at most.
+fn peak(said: &str) -> Outcome<u64> {
+    let peak = said.lines().find_map(|line| line.strip_prefix("peak memory: ")).map(str::trim);
+    peak.and_then(|text| text.strip_suffix("kB")?.trim().parse().ok())
+        .ok_or(format!("the job did not say what it took: {said}"))
+}
+
+/// Images of the drill, the damaged among them, and the bombs beside them.
+const IMAGES: usize = 10_000;
+const DAMAGED: usize = 100;
+const BOMBS: usize = 3;
+
+/// The most kibibytes that the images may take.
+const IMAGES_PEAK: u64 = 1 << 20;
+
+/// A model's answer for each good image, a reason for each other one. The files' names tell which is which: `00001-green.img`,
+/// `00050-empty.img`, `bomb-of-zeros.img`.
+fn images(program: &Path, folder: &Path) -> Outcome<String> {
+    let run = |command: &mut Command| {
+        let output = command.current_dir(folder).output().map_err(shown)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(said) } else { Err(format!("the job failed: {said}")) }
+    };
+    run(Command::new(program).arg("make").arg(folder.join("in")).arg(IMAGES.to_string()))?;
+    let begun = Instant::now();
+    let said = run(Command::new(program).args([
+        "--threads",
+        "2",
+        "--progress",
+        "none",
+        "--input",
+        "in",
+        "--output",
+        "out/classes",
+    ]))?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let (mut good, mut reasons) = (BTreeMap::new(), BTreeMap::new());
+    for (name, text) in visible(&folder.join("out"))? {
+        let into = if name.starts_with("classes-damaged") { &mut reasons } else { &mut good };
+        for line in String::from_utf8_lossy(&text).lines() {
+            let (file, rest) = line.split_once('\t').ok_or(format!("`{line}` has no file"))?;
+            if into.insert(file.to_owned(), rest.to_owned()).is_some() {
+                return Err(format!("{file} is there twice"));
+            }
+        }
+    }
+    let mut bombs = 0;
+    for file in visible(&folder.join("in/photos"))?.keys() {
+        let kind =
+            file.strip_suffix(".img").and_then(|stem| stem.split_once('-')).map_or("", |(_, kind)| kind);
+        let right = match (good.get(file), reasons.get(file)) {
+            (Some(class), None) => class == kind,
+            (None, Some(reason)) if file.starts_with("bomb") => {
+                bombs += 1;
+                reason.starts_with("TB0452\t")
+            }
+            (None, Some(reason)) => {
+                !["red", "green", "blue"].contains(&kind) && reason.len() > "TB0450\t".len()
+            }
+            _ => false,
+        };
+        if !right {
+            return Err(format!("{file}: class {:?}, reason {:?}", good.get(file), reasons.get(file)));
+        }
+    }
+    let peak = peak(&said)?;
+    let text = format!(
+        "{} predictions, {} dead letters of which {bombs} are bombs, peak {} MiB, {seconds:.1} s",
+        good.len(),
+        reasons.len(),
+        peak >> 10
+    );
+    let wanted = (IMAGES - DAMAGED, DAMAGED + BOMBS, BOMBS);
+    if (good.len(), reasons.len(), bombs) == wanted && peak <= IMAGES_PEAK { Ok(text) } else { Err(text) }
 }
 
 /// Numbers of the job that is killed.

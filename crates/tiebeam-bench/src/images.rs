@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use serde_json::json;
-use tiebeam::inference::{ModelHandler, RunInference, Tensor};
-use tiebeam::io::images::{self, ImageConverter, ImagePixels, ImageToF32};
+use tiebeam::ImageToTensor;
+use tiebeam::inference::{ModelHandler, RunInference};
+use tiebeam::io::images::{self, ImageToF32};
 use tiebeam::io::text;
 use tiebeam::onnx::OnnxModelHandler;
 use tiebeam::prelude::*;
@@ -26,12 +27,18 @@ pub fn build(p: &Pipeline, workload: &Workload, elements: usize) -> Result<()> {
     paths.truncate(elements);
     let name = std::env::var("PEER_VISION").unwrap_or_else(|_| "mobilenetv2".to_owned());
     let model = OnnxModelHandler::new(workload.file(&format!("{name}.onnx")));
+    // What torchvision's models were trained on.
+    let config = ImageToF32 {
+        mean: [0.485, 0.456, 0.406],
+        std: [0.229, 0.224, 0.225],
+        ..ImageToF32::of_size(224, 224)
+    };
     p.step("Paths")
         .apply(Create::of(paths))
         .step("Read")
         .apply(images::read_all())
         .step("ToTensor")
-        .apply(ParDo::from_fn(ToTensor::default))
+        .apply(ParDo::new(ImageToTensor::new(config)?))
         .step("Classify")
         .apply(RunInference::new(model.carrying::<String>()))
         .step("Show")
@@ -46,38 +53,4 @@ pub fn build(p: &Pipeline, workload: &Workload, elements: usize) -> Result<()> {
         .step("Write")
         .apply(text::write(&workload.out));
     Ok(())
-}
-
-/// Pixels to what torchvision's models were trained on.
-#[derive(Default)]
-struct ToTensor {
-    converter: Option<ImageConverter>,
-}
-
-impl DoFn for ToTensor {
-    type In = (String, ImagePixels);
-    type Out = (String, Tensor);
-
-    fn setup(&mut self, _: &SetupContext) -> Result<()> {
-        let config = ImageToF32 {
-            mean: [0.485, 0.456, 0.406],
-            std: [0.229, 0.224, 0.225],
-            ..ImageToF32::of_size(224, 224)
-        };
-        self.converter = Some(ImageConverter::new(config)?);
-        Ok(())
-    }
-
-    fn process(
-        &mut self,
-        (path, image): Self::In,
-        _: &ElementContext<'_>,
-        out: &mut Output<Self::Out>,
-    ) -> Result<()> {
-        if let Some(converter) = &mut self.converter {
-            let pixels = converter.convert(&image)?;
-            out.emit((path, Tensor::new(&converter.shape(), pixels)?));
-        }
-        Ok(())
-    }
 }

@@ -15,6 +15,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(all(feature = "io", feature = "inference"))]
+mod images;
 #[cfg(feature = "launch")]
 pub mod launch;
 
@@ -49,6 +51,8 @@ pub use {
     tiebeam_graph as graph, tiebeam_plan as plan, tiebeam_runner as runner, tiebeam_transforms as transforms,
 };
 
+#[cfg(all(feature = "io", feature = "inference"))]
+pub use images::ImageToTensor;
 #[cfg(feature = "launch")]
 pub use launch::{Options, main};
 pub use tiebeam_core::{Element, Error, ErrorKind, Result, RunId};

@@ -31,6 +31,11 @@ impl ModelProto {
             ..ModelProto::default()
         }
     }
+
+    /// The bytes of a `.onnx` file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        prost::Message::encode_to_vec(self)
+    }
 }
 
 impl NodeProto {
