@@ -8,6 +8,7 @@ mod deploy;
 mod drill;
 mod engines;
 mod fetch;
+mod hostile;
 mod tidy;
 mod yaml;
 
@@ -22,6 +23,8 @@ cargo xtask TASK
                        the pipelines of Beam YAML's documents, here and with Beam Python: the same rows come out
   drill [group|resume]... [--size 1GB] [--memory-limit 128MiB] [--kills 8] [--seed 1]
                        the embedded runner: groups of more data than memory, a job that is killed again and again
+  hostile [--mutations 20000]
+                       mutated files of every format: none may panic, abort, hang or take more memory than is declared
   deploy-lint          the Dockerfile and the manifests below deploy/ before linters, uploads before a fake of Cloud Storage
   engines install [NAME...]
                        python, prism, flink, spark, java into the same cache; the versions are in engines/versions.toml
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         ["fetch", names @ ..] => fetch::run(names),
         ["deploy-lint"] => deploy::run(),
         ["drill", rest @ ..] => drill::run(rest),
+        ["hostile", rest @ ..] => hostile::run(rest),
         ["engines", rest @ ..] => engines::run(rest),
         ["conformance", "coders"] => conformance::coders(),
         ["conformance", "tables"] => conformance::tables(),

@@ -180,6 +180,23 @@ pub(crate) fn programs(mut names: Vec<&str>) -> Result<BTreeMap<String, PathBuf>
     for name in &names {
         cargo.args([if *name == "tiebeam" { "--bin" } else { "--example" }, name]);
     }
+    let programs = built(cargo)?;
+    match names.iter().find(|name| !programs.contains_key(**name)) {
+        Some(name) => Err(format!("cargo built no `{name}`")),
+        None => Ok(programs),
+    }
+}
+
+/// Builds a test of a package; its program's path.
+pub(crate) fn test_program(package: &str, test: &str) -> Result<PathBuf, String> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["test", "--no-run", "--quiet", "--message-format=json-render-diagnostics"]);
+    cargo.args(["--package", package, "--test", test]);
+    built(cargo)?.remove(test).ok_or(format!("cargo built no test `{test}` of {package}"))
+}
+
+/// What cargo builds at that command.
+fn built(mut cargo: Command) -> Result<BTreeMap<String, PathBuf>, String> {
     let output = cargo
         .current_dir(root())
         .stderr(Stdio::inherit())
@@ -188,11 +205,7 @@ pub(crate) fn programs(mut names: Vec<&str>) -> Result<BTreeMap<String, PathBuf>
     if !output.status.success() {
         return Err("cargo could not build what the cases run".to_owned());
     }
-    let programs = executables(&String::from_utf8_lossy(&output.stdout));
-    match names.iter().find(|name| !programs.contains_key(**name)) {
-        Some(name) => Err(format!("cargo built no `{name}`")),
-        None => Ok(programs),
-    }
+    Ok(executables(&String::from_utf8_lossy(&output.stdout)))
 }
 
 /// The programs that cargo says it made.

@@ -16,7 +16,7 @@ mod harness;
 mod install;
 mod table;
 
-pub(crate) use harness::programs;
+pub(crate) use harness::{programs, test_program};
 
 /// Where the poms and the cases are, in the clone.
 fn folder() -> PathBuf {

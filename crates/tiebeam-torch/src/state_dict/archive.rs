@@ -19,6 +19,7 @@ struct Record {
     compressed: u64,
     size: u64,
     header: u64,
+    is_link: bool,
 }
 
 /// A zip archive in memory.
@@ -83,6 +84,8 @@ fn record(data: &[u8], at: usize) -> Option<(String, Record, usize)> {
         compressed: u64::from(u32_at(data, at + 20)?),
         size: u64::from(u32_at(data, at + 24)?),
         header: u64::from(u32_at(data, at + 42)?),
+        // Unix's mode, where the archive was made there.
+        is_link: u32_at(data, at + 38)? >> 28 == 0o12,
     };
     let extra_at = name_at + name_len;
     let extra = data.get(extra_at..extra_at + extra_len)?;
@@ -101,6 +104,11 @@ fn record(data: &[u8], at: usize) -> Option<(String, Record, usize)> {
         field += 4 + usize::from(len);
     }
     Some((name, record, extra_at + extra_len + comment_len))
+}
+
+/// Whether a record's name is none of a file in a folder of the archive's own.
+fn leads_out(name: &str) -> bool {
+    name.contains(['\\', '\0']) || name.starts_with('/') || name.split('/').any(|part| part == "..")
 }
 
 impl Archive {
@@ -128,6 +136,13 @@ impl Archive {
             };
             if records.contains_key(&name) {
                 return damaged(format!("it has two records `{name}`"));
+            }
+            // Nothing is ever written where a name says; but torch never writes such names, and other readers may follow them.
+            if leads_out(&name) {
+                return damaged(format!("its record `{}` leads out of the archive", name.escape_debug()));
+            }
+            if record.is_link {
+                return damaged(format!("its record `{name}` is a link"));
             }
             records.insert(name, record);
             at = next;
@@ -213,7 +228,8 @@ impl Archive {
                 format!("inflates to {size} bytes: more than {MAX_INFLATION} times the file is not read");
             self.bad(name, what, at)
         })?;
-        let mut out = Vec::new();
+        // As long as it says, which is within the limit: doubled on its way, it could take three times as much.
+        let mut out = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         let mut limited = flate2::read::DeflateDecoder::new(raw).take(size + 1);
         limited
             .read_to_end(&mut out)

@@ -495,15 +495,10 @@ impl Machine<'_> {
                 let (module, name) = (self.line()?, self.line()?);
                 Err(globals::refused(&module, &name).at_place(self.place()))
             }
-            0x82..=0x84 => {
-                Err(self.damaged("the pickle uses a registered extension, which no state dict needs"))
-            }
-            0x97 | 0x98 => {
-                Err(self.damaged("the pickle keeps data outside itself, which torch.save never does"))
-            }
-            other => {
-                Err(self.damaged(format!("opcode 0x{other:02x} is none that a state dict's pickle needs")))
-            }
+            other => Err(self.damaged(match opcode_name(other) {
+                Some(name) => format!("refused: the pickle uses {name}, which no state dict needs"),
+                None => format!("0x{other:02x} is no opcode of pickles"),
+            })),
         }
     }
 
@@ -536,4 +531,26 @@ impl Machine<'_> {
         };
         if allowed { Ok(()) } else { Err(self.damaged("the pickle sets the state of what has none")) }
     }
+}
+
+/// The names of pickle's other opcodes, as pickletools has them: what text pickles write, and what calls or reaches outside.
+fn opcode_name(op: u8) -> Option<&'static str> {
+    Some(match op {
+        b'o' => "OBJ (it calls a class)",
+        0x92 => "NEWOBJ_EX (it calls a class)",
+        0x82 => "EXT1 (a registered extension)",
+        0x83 => "EXT2 (a registered extension)",
+        0x84 => "EXT4 (a registered extension)",
+        b'P' => "PERSID (a persistent id as text)",
+        0x97 => "NEXT_BUFFER (data outside of the pickle)",
+        0x98 => "READONLY_BUFFER (data outside of the pickle)",
+        b'I' => "INT (protocol 0)",
+        b'L' => "LONG (protocol 0)",
+        b'F' => "FLOAT (protocol 0)",
+        b'S' => "STRING (protocol 0)",
+        b'V' => "UNICODE (protocol 0)",
+        b'p' => "PUT (protocol 0)",
+        b'g' => "GET (protocol 0)",
+        _ => return None,
+    })
 }

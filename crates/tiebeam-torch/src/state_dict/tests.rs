@@ -8,6 +8,11 @@ use tiebeam_core::error::{Error, ErrorKind};
 
 use super::{ScalarType, StateDict};
 
+#[path = "../../tests/support/zips.rs"]
+pub(super) mod zips;
+
+use zips::{archive, deflated};
+
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/models").join(name)
 }
@@ -16,7 +21,7 @@ fn bytes(name: &str) -> Vec<u8> {
     std::fs::read(fixture(name)).unwrap()
 }
 
-fn refusal(data: impl Into<Bytes>) -> Error {
+pub(super) fn refusal(data: impl Into<Bytes>) -> Error {
     let error = StateDict::from_bytes("m.pth", data).expect_err("must be refused");
     assert_eq!(error.kind(), ErrorKind::Model, "{error:?}");
     assert!(error.code().starts_with("TB036"), "{error:?}");
@@ -27,55 +32,7 @@ fn check(data: impl Into<Bytes>, expected: Expect) {
     expected.assert_eq(&format!("{:?}", refusal(data)));
 }
 
-/// A zip archive as torch writes it: stored records in one folder.
-fn archive(records: &[(&str, &[u8])]) -> Vec<u8> {
-    zip(records, |bytes| (0, bytes.to_vec()))
-}
-
-fn deflated(records: &[(&str, &[u8])]) -> Vec<u8> {
-    zip(records, |bytes| {
-        use std::io::Write as _;
-        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
-        encoder.write_all(bytes).unwrap();
-        (8, encoder.finish().unwrap())
-    })
-}
-
-fn zip(records: &[(&str, &[u8])], pack: impl Fn(&[u8]) -> (u16, Vec<u8>)) -> Vec<u8> {
-    let (mut out, mut directory) = (Vec::new(), Vec::new());
-    for (name, content) in records {
-        let (method, packed) = pack(content);
-        let mut fields = Vec::new();
-        fields.extend(0u16.to_le_bytes());
-        fields.extend(method.to_le_bytes());
-        fields.extend(0u32.to_le_bytes());
-        fields.extend(crc32fast::hash(content).to_le_bytes());
-        fields.extend((packed.len() as u32).to_le_bytes());
-        fields.extend((content.len() as u32).to_le_bytes());
-        fields.extend((name.len() as u16).to_le_bytes());
-        fields.extend(0u16.to_le_bytes());
-        directory.extend(b"PK\x01\x02\x14\x00\x14\x00");
-        directory.extend(&fields);
-        directory.extend([0; 10]);
-        directory.extend((out.len() as u32).to_le_bytes());
-        directory.extend(name.as_bytes());
-        out.extend(b"PK\x03\x04\x14\x00");
-        out.extend(&fields);
-        out.extend(name.as_bytes());
-        out.extend(&packed);
-    }
-    let start = out.len() as u32;
-    out.extend(&directory);
-    out.extend(b"PK\x05\x06\x00\x00\x00\x00");
-    out.extend((records.len() as u16).to_le_bytes());
-    out.extend((records.len() as u16).to_le_bytes());
-    out.extend((directory.len() as u32).to_le_bytes());
-    out.extend(start.to_le_bytes());
-    out.extend([0, 0]);
-    out
-}
-
-fn with_pickle(pickle: &[u8]) -> Vec<u8> {
+pub(super) fn with_pickle(pickle: &[u8]) -> Vec<u8> {
     archive(&[("m/data.pkl", pickle), ("m/data/0", &[0u8; 16])])
 }
 
