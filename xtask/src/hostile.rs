@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::{engines, say};
 
 /// The tests that read mutants: package and test.
-const TESTS: [(&str, &str); 1] = [("tiebeam-torch", "hostile")];
+const TESTS: [(&str, &str); 2] = [("tiebeam-torch", "hostile"), ("tiebeam-yaml", "hostile")];
 
 /// How long a mutant of each format of a test may take on average, in milliseconds: some fifty times what it takes.
 const PATIENCE: u64 = 30;
