@@ -15,8 +15,11 @@ def put(target, name, data):
 
 
 for path in sorted(MODELS.iterdir()):
-    if path.suffix in (".pth", ".pt", ".safetensors"):
-        put("state_dict", path.name, path.read_bytes())
+    if path.suffix in (".pth", ".pt"):
+        put("pth", path.name, path.read_bytes())
+    elif path.suffix == ".safetensors":
+        # The target puts the length of the header before it.
+        put("safetensors", path.name, path.read_bytes()[8:])
     elif path.suffix == ".onnx":
         put("onnx", path.name, path.read_bytes())
 for image in json.loads((ROOT / "crates/tiebeam-io/tests/golden/images.json").read_text())["decoding"]:

@@ -21,7 +21,8 @@ pub struct ImageLimits {
     pub max_side: u32,
     /// The most pixels.
     pub max_pixels: u64,
-    /// The most bytes that decoding may take beside them.
+    /// The most bytes that decoding may take beside them and beside what a decoder has for itself: 16 MiB at most, WebP's tables
+    /// of codes. JPEG takes as much as its pixels need.
     pub max_alloc: u64,
 }
 
@@ -33,7 +34,7 @@ impl Default for ImageLimits {
 }
 
 impl ImageLimits {
-    fn check(&self, width: u32, height: u32) -> Result<()> {
+    pub(super) fn check(&self, width: u32, height: u32) -> Result<()> {
         let pixels = u64::from(width) * u64::from(height);
         if width > self.max_side || height > self.max_side || pixels > self.max_pixels {
             return Err(Error::new(
@@ -119,6 +120,9 @@ fn has_jpeg_end(bytes: &[u8]) -> bool {
 }
 
 fn decode_other(bytes: &[u8], format: ImageFormat, limits: &ImageLimits) -> Result<(RgbImage, Orientation)> {
+    if format == ImageFormat::WebP {
+        super::webp::check(bytes, limits)?;
+    }
     let failed = |e| image_error(format, limits, e);
     let mut own = image::Limits::no_limits();
     own.max_image_width = Some(limits.max_side);
@@ -160,7 +164,7 @@ fn image_error(format: ImageFormat, limits: &ImageLimits, error: ImageError) -> 
     }
 }
 
-fn damaged(format: ImageFormat, why: &str) -> Error {
+pub(super) fn damaged(format: ImageFormat, why: &str) -> Error {
     Error::new(ErrorKind::InvalidData, "TB0451", format!("a {} image is damaged: {why}", name(format)))
 }
 

@@ -5,6 +5,7 @@
 
 mod convert;
 mod decode;
+mod webp;
 
 use std::sync::Arc;
 
