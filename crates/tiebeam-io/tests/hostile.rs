@@ -55,7 +55,7 @@ fn base64(text: &str) -> Vec<u8> {
     bytes.collect()
 }
 
-fn image(format: &str, begins: &[u8], words: &[&[u8]], mend: fn(&mut Vec<u8>), own: usize) {
+fn image(format: &str, begins: &[u8], words: &[&[u8]], mend: fn(&mut [u8]), own: usize) {
     let whole = images(begins);
     check(format, |mutant, random| {
         let mut data = whole[random.below(whole.len())].clone();
@@ -90,7 +90,7 @@ fn refusal(error: &Error, code: &str) -> Result<bool, String> {
 }
 
 /// The checksums of PNG's chunks, so that what they guard is looked at.
-fn right_checksums(data: &mut Vec<u8>) {
+fn right_checksums(data: &mut [u8]) {
     let mut at = 8;
     while let Some(length) = data.get(at..at + 4) {
         let length = u32::from_be_bytes(length.try_into().unwrap()) as usize;
