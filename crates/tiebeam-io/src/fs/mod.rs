@@ -11,6 +11,8 @@ use tiebeam_core::{Error, ErrorKind, Result, Timestamp};
 
 pub mod glob;
 pub mod local;
+#[cfg(feature = "object-stores")]
+pub mod stores;
 
 /// What the names of all our own temporary files and directories begin with. No pattern ever matches them.
 pub const OWN_PREFIX: &str = ".tiebeam-";
@@ -132,19 +134,36 @@ pub fn of_path(path: &str) -> Result<(Arc<dyn FileSystem>, String)> {
     let Some((scheme, rest)) = path.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) else {
         return Ok((Arc::new(local::Local), path.to_owned()));
     };
+    #[cfg(feature = "object-stores")]
+    if stores::is_known(scheme) {
+        return Ok((stores::of_url(path)?, path.to_owned()));
+    }
     if !scheme.eq_ignore_ascii_case("file") {
         return Err(Error::new(
             ErrorKind::Unsupported,
             "TB0402",
             format!("no file system for `{scheme}://` in this build, wanted by `{path}`"),
         )
-        .with_help("use a local path or a file:// URL"));
+        .with_help(match cfg!(feature = "object-stores") {
+            true => "use a local path, file://, gs://, s3://, az:// or https://",
+            false => "use a local path or a file:// URL; the feature `object-stores` brings gs://, s3://, az:// and https://",
+        }));
     }
     let local_path = match rest.strip_prefix("localhost/") {
         Some(_) => &rest["localhost".len()..],
         None => rest,
     };
     Ok((Arc::new(local::Local), percent_decoded(local_path)))
+}
+
+/// The file system of a directory that [`of_path`] gave: a local path, or the URL of an object store.
+pub(crate) fn of_target(dir: &str) -> Result<Arc<dyn FileSystem>> {
+    #[cfg(feature = "object-stores")]
+    if dir.split_once("://").is_some_and(|(scheme, _)| stores::is_known(scheme)) {
+        return Ok(stores::of_url(dir)?);
+    }
+    let _ = dir;
+    Ok(Arc::new(local::Local))
 }
 
 fn is_scheme(scheme: &str) -> bool {
@@ -257,11 +276,13 @@ mod tests {
         assert_eq!(local("file://localhost/a/b"), "/a/b");
         assert_eq!(local("FILE:///a/100%"), "/a/100%");
         assert_eq!(local("odd name://x"), "odd name://x");
-        let error = of_path("gs://bucket/x").unwrap_err();
+        let error = of_path("ftp://host/x").unwrap_err();
         assert_eq!(
             (error.kind(), error.message()),
-            (ErrorKind::Unsupported, "no file system for `gs://` in this build, wanted by `gs://bucket/x`")
+            (ErrorKind::Unsupported, "no file system for `ftp://` in this build, wanted by `ftp://host/x`")
         );
+        #[cfg(not(feature = "object-stores"))]
+        assert_eq!(of_path("gs://bucket/x").unwrap_err().kind(), ErrorKind::Unsupported);
     }
 
     #[test]

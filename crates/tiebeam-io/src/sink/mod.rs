@@ -44,19 +44,17 @@ impl Target {
     /// `InvalidArgument` when the path names no file; `Unsupported` for a scheme without a file system.
     pub fn new(path: &str) -> Result<Target> {
         let (_, local) = crate::fs::of_path(path)?;
-        // Only the local file system so far, so the path without its scheme says it all.
+        // A path of an object store is its whole URL: its directory is never shorter than the bucket.
+        if local.contains("://") && local.matches('/').count() < 3 {
+            return Err(no_name(path));
+        }
         let (dir, prefix) = match local.rsplit_once('/') {
             Some(("", prefix)) => ("/", prefix),
             Some((dir, prefix)) => (dir, prefix),
             None => ("", local.as_str()),
         };
         if prefix.is_empty() || prefix == "." || prefix == ".." || prefix.contains('\0') {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                "TB0445",
-                format!("an output path ends with the first part of the files' names, got `{path}`"),
-            )
-            .with_help(format!("write to `{}/part`, for example", path.trim_end_matches('/'))));
+            return Err(no_name(path));
         }
         Ok(Target {
             dir: dir.to_owned(),
@@ -119,6 +117,15 @@ impl Target {
         };
         matches!((number(index), number(count)), (Some(index), Some(count)) if index < count)
     }
+}
+
+fn no_name(path: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidArgument,
+        "TB0445",
+        format!("an output path ends with the first part of the files' names, got `{path}`"),
+    )
+    .with_help(format!("write to `{}/part`, for example", path.trim_end_matches('/')))
 }
 
 /// How records become bytes. Each thread of a step has a clone.
@@ -198,7 +205,7 @@ mod tests {
             Target::new("out/").unwrap_err().to_string(),
             "an output path ends with the first part of the files' names, got `out/`"
         );
-        assert_eq!(Target::new("gs://b/x").unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(Target::new("ftp://b/x").unwrap_err().kind(), ErrorKind::Unsupported);
     }
 
     #[test]

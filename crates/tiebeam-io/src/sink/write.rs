@@ -98,7 +98,14 @@ impl<T: Element, F: RecordFormat<T>> PTransform<PCollection<T>> for WriteFiles<F
                 return pipeline.apply(Create::of([]));
             }
         };
-        let sink = Arc::new(Sink::new(Place::new(Arc::new(fs::local::Local), target)));
+        let fs = match fs::of_target(&target.dir) {
+            Ok(fs) => fs,
+            Err(error) => {
+                pipeline.fail(error);
+                return pipeline.apply(Create::of([]));
+            }
+        };
+        let sink = Arc::new(Sink::new(Place::new(fs, target)));
         let check = sink.clone();
         pipeline.add_check(move || check.place.check());
         let cleanup = sink.clone();
