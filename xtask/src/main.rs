@@ -21,11 +21,12 @@ cargo xtask TASK
   conformance tables   Parquet and Avro files of pyarrow's and fastavro's are read here, and the other way round
   conformance yaml-docs
                        the pipelines of Beam YAML's documents, here and with Beam Python: the same rows come out
-  drill [group|resume]... [--size 1GB] [--memory-limit 128MiB] [--kills 8] [--seed 1]
-                       the embedded runner: groups of more data than memory, a job that is killed again and again
+  drill [group|resume|images]... [--size 1GB] [--memory-limit 128MiB] [--kills 8] [--seed 1]
+                       the embedded runner: groups of more data than memory, a job that is killed again and again,
+                       damaged images and bombs
   hostile [--mutations 20000]
                        mutated files of every format: none may panic, abort, hang or take more memory than is declared
-  deploy-lint          the Dockerfile and the manifests below deploy/ before linters, uploads before a fake of Cloud Storage
+  deploy-lint          the Dockerfile and the manifests below deploy/ before linters, Cloud Storage before other people's fake of it
   engines install [NAME...]
                        python, prism, flink, spark, java into the same cache; the versions are in engines/versions.toml
   engines start NAME [--beside COMMAND]... [--flink KEY=VALUE]...
