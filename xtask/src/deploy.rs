@@ -130,6 +130,7 @@ fn fake_gcs(bin: &Path, seed: Option<&Path>) -> Result<(Running, u16), Verdict> 
         if Instant::now() > end {
             return Err(Verdict::Failed("fake-gcs-server does not listen".to_owned()));
         }
+        // A foreign server tells nobody when it listens.
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok((server, port))

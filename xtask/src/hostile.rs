@@ -63,7 +63,7 @@ fn read(program: &Path, package: &str, mutations: u64) -> Result<((u64, u64), bo
             child.wait().map_err(shown)?;
             break None;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50)); // std has no wait with a time limit
     };
     let text = reader.join().map_err(|_| "the test's output was lost")?.map_err(shown)?;
     let last = std::fs::read_to_string(&at).unwrap_or_default();
