@@ -1,8 +1,20 @@
 //! Reads the bytes of a file of records as the pipeline does.
 
+use std::sync::Arc;
+
+use tiebeam_core::row::{FieldType, Schema, TypeKind};
 use tiebeam_core::{Bytes, Error, ErrorKind};
 use tiebeam_io::FileRange;
 use tiebeam_io::read::{Listing, RangeReader, Records};
+
+/// Of what the records are.
+pub fn schema() -> Arc<Schema> {
+    Arc::new(Schema::of([
+        ("n", FieldType::required(TypeKind::Int64)),
+        ("x", FieldType::nullable(TypeKind::Double)),
+        ("t", FieldType::nullable(TypeKind::String)),
+    ]))
+}
 
 /// Reads `data` whole; whatever is wrong with it is bad data.
 pub fn read<R: RangeReader>(reader: &R, data: &[u8]) {
