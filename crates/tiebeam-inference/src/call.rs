@@ -8,7 +8,7 @@ use tiebeam_core::metrics::{Counter, Distribution};
 
 use crate::brain::Lengths;
 use crate::clock::Clock;
-use crate::handler::{InferenceArgs, ModelHandler};
+use crate::handler::{InferenceArgs, ModelHandler, Predictions};
 use crate::model::{LoadCost, SharedModel, panic_text};
 
 /// The code of a model that gave fewer or more predictions than it was given examples.
@@ -101,8 +101,35 @@ struct Search<P> {
 }
 
 impl<P> Search<P> {
-    fn well(&mut self, predictions: Vec<P>) {
-        self.each.extend(predictions.into_iter().map(Ok));
+    /// Notes what a call said after `attempts` calls; says whether every example has its prediction.
+    ///
+    /// # Errors
+    /// The first refusal, where elements are not refused one by one.
+    fn take(&mut self, predictions: Predictions<P>, attempts: u32) -> Result<bool> {
+        let each = match predictions {
+            Predictions::All(all) => {
+                self.each.extend(all.into_iter().map(Ok));
+                return Ok(true);
+            }
+            Predictions::Each(each) => each,
+        };
+        let mut all_well = true;
+        for verdict in each {
+            match verdict {
+                Ok(prediction) => self.each.push(Ok(prediction)),
+                Err(error) if self.isolate && error.kind() != ErrorKind::Cancelled => {
+                    all_well = false;
+                    self.each.push(Err(Refusal { error, attempts }));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all_well)
+    }
+
+    /// What became of the whole batch.
+    fn verdict(self) -> Verdict<P> {
+        Verdict::Each(self.each)
     }
 }
 
@@ -117,12 +144,26 @@ impl<H: ModelHandler> Caller<'_, H> {
         if n > self.model.memory.limit() {
             search.each.reserve_exact(n);
             return match self.in_parts(examples, 0, &mut search) {
-                Ok(()) => Verdict::Each(search.each),
+                Ok(()) => search.verdict(),
                 Err(error) => Verdict::Failed(error),
             };
         }
         let error = match self.call(examples) {
-            Ok(predictions) => return Verdict::All(predictions),
+            Ok(Predictions::All(predictions)) => return Verdict::All(predictions),
+            Ok(each) => {
+                return match search.take(each, 1) {
+                    Ok(all_well) => {
+                        if !all_well {
+                            self.meters.failed_batches.inc();
+                        }
+                        search.verdict()
+                    }
+                    Err(error) => {
+                        self.meters.failed_batches.inc();
+                        Verdict::Failed(error)
+                    }
+                };
+            }
             Err(error) => error,
         };
         self.meters.failed_batches.inc();
@@ -135,19 +176,18 @@ impl<H: ModelHandler> Caller<'_, H> {
         }
         search.each.reserve_exact(n);
         match self.resolve(examples, error.clone(), 1, &mut search) {
-            Ok(()) => Verdict::Each(search.each),
+            Ok(()) => search.verdict(),
             // What the whole batch said; what a part of it said is the same in other words.
             Err(inner) if inner.kind() != ErrorKind::Cancelled => Verdict::Failed(error),
             Err(cancelled) => Verdict::Failed(cancelled),
         }
     }
 
-    /// Exactly one prediction for each of the examples.
-    fn call(&self, examples: &[H::Example]) -> Result<Vec<H::Inference>> {
+    /// Exactly one prediction, or its refusal, for each of the examples.
+    fn call(&self, examples: &[H::Example]) -> Result<Predictions<H::Inference>> {
         let started = self.clock.now();
-        let called = catch_unwind(AssertUnwindSafe(|| {
-            self.handler.run_inference(examples, self.model.next(), self.args)
-        }));
+        let called =
+            catch_unwind(AssertUnwindSafe(|| self.handler.predict(examples, self.model.next(), self.args)));
         let took = self.clock.now().saturating_sub(started);
         let (name, n) = (|| self.handler.name(), examples.len());
         let predictions = called.unwrap_or_else(|panic| {
@@ -207,7 +247,9 @@ impl<H: ModelHandler> Caller<'_, H> {
         while !rest.is_empty() {
             let (part, later) = rest.split_at(self.model.memory.limit().min(rest.len()));
             match self.call(part) {
-                Ok(predictions) => search.well(predictions),
+                Ok(predictions) => {
+                    search.take(predictions, attempts + 1)?;
+                }
                 Err(error) if part.len() > 1 && self.handler.lacks_memory(&error) => {
                     self.model.memory.lacked(part.len());
                     attempts += 1;
@@ -232,10 +274,7 @@ impl<H: ModelHandler> Caller<'_, H> {
             return Ok(false);
         }
         match self.call(examples) {
-            Ok(predictions) => {
-                search.well(predictions);
-                Ok(true)
-            }
+            Ok(predictions) => search.take(predictions, attempts + 1),
             Err(error) => self.resolve(examples, error, attempts + 1, search).map(|()| false),
         }
     }

@@ -8,7 +8,7 @@ use tiebeam_core::Element;
 use tiebeam_core::error::{Error, Result};
 
 use crate::batching::{Batching, LengthFn};
-use crate::handler::{InferenceArgs, ModelHandler, ModelInfo};
+use crate::handler::{InferenceArgs, ModelHandler, ModelInfo, Predictions};
 
 /// A handler of pairs: what is carried along, and the example that the model is asked about. Made by
 /// [`ModelHandler::carrying`].
@@ -40,6 +40,16 @@ impl<H: ModelHandler, T: Element> ModelHandler for Carrying<H, T> {
     ) -> Result<Vec<Self::Inference>> {
         let examples: Vec<H::Example> = batch.iter().map(|(_, example)| example.clone()).collect();
         self.handler.run_inference(&examples, model, args)
+    }
+
+    fn predict(
+        &self,
+        batch: &[Self::Example],
+        model: &Self::Model,
+        args: &InferenceArgs,
+    ) -> Result<Predictions<Self::Inference>> {
+        let examples: Vec<H::Example> = batch.iter().map(|(_, example)| example.clone()).collect();
+        self.handler.predict(&examples, model, args)
     }
 
     fn batching(&self) -> Batching {

@@ -88,6 +88,31 @@ fn says_out_of_memory(error: &Error) -> bool {
     }
 }
 
+/// What a model says of a batch.
+#[derive(Debug)]
+pub enum Predictions<P> {
+    /// A prediction for every example, in order.
+    All(Vec<P>),
+    /// For every example, in order, a prediction or why there is none: where a handler knows which examples are to blame,
+    /// so that their batch-mates need not be asked again.
+    Each(Vec<Result<P>>),
+}
+
+impl<P> Predictions<P> {
+    /// The number of examples that are answered.
+    pub fn len(&self) -> usize {
+        match self {
+            Predictions::All(all) => all.len(),
+            Predictions::Each(each) => each.len(),
+        }
+    }
+
+    /// Whether nothing is answered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Loads a model and runs it on batches. Handlers are values made by builders; nothing of them is serialised.
 ///
 /// The model is loaded once a process and shared by all threads, so `run_inference` takes `&self` and `&Model` and is
@@ -116,6 +141,20 @@ pub trait ModelHandler: Send + Sync + 'static {
         model: &Self::Model,
         args: &InferenceArgs,
     ) -> Result<Vec<Self::Inference>>;
+
+    /// As [`run_inference`](ModelHandler::run_inference), for handlers that know which examples of a batch can't be
+    /// predicted: only those fail then, and the others are not asked again. RunInference calls this one.
+    ///
+    /// # Errors
+    /// When nothing at all can be said of the batch, or of who is to blame.
+    fn predict(
+        &self,
+        batch: &[Self::Example],
+        model: &Self::Model,
+        args: &InferenceArgs,
+    ) -> Result<Predictions<Self::Inference>> {
+        self.run_inference(batch, model, args).map(Predictions::All)
+    }
 
     /// How elements are gathered.
     fn batching(&self) -> Batching {

@@ -17,6 +17,7 @@ mod model;
 pub mod prediction;
 pub mod report;
 mod scatter;
+pub mod signature;
 pub mod staged;
 pub mod tensor;
 #[cfg(test)]
@@ -28,7 +29,8 @@ pub use batching::{Batching, LengthFn};
 pub use clock::{Clock, SystemClock};
 pub use closure::from_fn;
 pub use dead_letter::{FailedInference, Stage};
-pub use handler::{InferenceArgs, ModelHandler, ModelInfo};
+pub use handler::{InferenceArgs, ModelHandler, ModelInfo, Predictions};
 pub use prediction::PredictionResult;
+pub use signature::{Dim, Example, Inference, Port};
 pub use tensor::{DType, TENSOR_TYPE, Tensor, TensorData, Tensors};
 pub use transform::{Inferred, RescuedInference, RunInference};

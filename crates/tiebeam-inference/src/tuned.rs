@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tiebeam_core::error::{Error, Result};
 
 use crate::batching::{Batching, LengthFn};
-use crate::handler::{InferenceArgs, ModelHandler, ModelInfo};
+use crate::handler::{InferenceArgs, ModelHandler, ModelInfo, Predictions};
 
 type SizeFn<E> = Arc<dyn Fn(&E) -> u64 + Send + Sync>;
 
@@ -62,6 +62,15 @@ impl<H: ModelHandler> ModelHandler for Tuned<H> {
         args: &InferenceArgs,
     ) -> Result<Vec<Self::Inference>> {
         self.handler.run_inference(batch, model, args)
+    }
+
+    fn predict(
+        &self,
+        batch: &[Self::Example],
+        model: &Self::Model,
+        args: &InferenceArgs,
+    ) -> Result<Predictions<Self::Inference>> {
+        self.handler.predict(batch, model, args)
     }
 
     fn batching(&self) -> Batching {

@@ -11,8 +11,8 @@ use tiebeam_inference::Tensor;
 
 use crate::file::{ModelFile, model_error};
 use crate::library::{self, Found};
-use crate::signature::Port;
 use crate::{ort_engine, rten_engine};
+use tiebeam_inference::Port;
 
 /// A model in an engine, ready to run. Shared by all threads: each call runs on one thread, many calls at once.
 pub trait Session: Send + Sync {

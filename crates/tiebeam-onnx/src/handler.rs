@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tiebeam_core::error::Result;
-use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor, Tensors, staged};
+use tiebeam_inference::{
+    Example, Inference, InferenceArgs, ModelHandler, ModelInfo, Tensor, Tensors, staged,
+};
 
 use crate::engine::Engine;
 use crate::model::{LoadOptions, OnnxModel};
-use crate::rows::{Example, Inference};
 
 /// Runs ONNX models: on ONNX Runtime where its library is found, else on rten, or on the engine that is named.
 ///

@@ -8,7 +8,8 @@ use tiebeam_core::error::Result;
 use crate::engine::{self, Engine, EngineOptions};
 use crate::file::ModelFile;
 use crate::operators::{operators, rten_lacks};
-use crate::signature::{Dim, Port, signature};
+use crate::signature::signature;
+use tiebeam_inference::{Dim, Port};
 
 /// What a model file is.
 #[derive(Debug, Clone, PartialEq, Eq)]

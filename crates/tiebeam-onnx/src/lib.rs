@@ -10,9 +10,9 @@ pub mod operators;
 mod ort_call;
 mod ort_engine;
 pub mod proto;
-pub mod rows;
+mod rows;
 mod rten_engine;
-pub mod signature;
+mod signature;
 
 pub use engine::{Engine, EngineOptions, Session};
 pub use file::ModelFile;
@@ -20,4 +20,4 @@ pub use handler::OnnxModelHandler;
 pub use inspect::{EngineReport, Inspection, inspect, inspect_file};
 pub use library::{Found, NotFound, Tried, find_onnxruntime};
 pub use model::{LoadOptions, OnnxModel};
-pub use signature::{Dim, Port};
+pub use tiebeam_inference::{Dim, Port};

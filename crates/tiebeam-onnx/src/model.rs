@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tiebeam_core::error::{Error, ErrorKind, Result};
-use tiebeam_inference::{ModelInfo, Tensor};
+use tiebeam_inference::{Example, Inference, ModelInfo, Port, Tensor};
 
 use crate::engine::{self, Engine, EngineOptions, Session};
 use crate::file::{ModelFile, model_error};
-use crate::rows::{self, Example, Fit, Inference};
-use crate::signature::{Port, signature};
+use crate::rows::{self, Fit};
+use crate::signature::signature;
 
 /// What is wanted of a model when it is loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use crate::engine::{CPU, Session, guarded};
 use crate::file::{ModelFile, model_error};
 use crate::library::Found;
 use crate::ort_call::SharedSession;
-use crate::signature::Port;
+use tiebeam_inference::Port;
 
 /// A model in ONNX Runtime.
 pub(crate) struct OrtSession {

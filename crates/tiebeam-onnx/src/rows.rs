@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use tiebeam_core::error::{Error, ErrorKind, Result};
+use tiebeam_inference::signature::Axes;
 use tiebeam_inference::tensor::TensorElement;
-use tiebeam_inference::{DType, Tensor, TensorData, Tensors};
-
-use crate::signature::{Axes, Dim, Port};
+use tiebeam_inference::{DType, Dim, Port, Tensor, TensorData};
 
 /// How a row's tensor becomes a model's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -339,88 +338,6 @@ fn batch_shape(port: &Port, fit: Fit, n: usize, row: &Tensor) -> Vec<usize> {
         _ => row.with_shape(|row| shape.extend_from_slice(row)),
     }
     shape
-}
-
-/// An example: what one element brings for the inputs of a model.
-pub trait Example: tiebeam_core::Element {
-    /// Whether it brings one tensor, without a name.
-    const SINGLE: bool;
-
-    /// The tensor for the input of that name, which is input number `index` of the model.
-    fn tensor(&self, index: usize, name: &str) -> Option<&Tensor>;
-
-    /// The names that it brings; none where it brings the only input.
-    fn names(&self) -> Option<&[Arc<str>]>;
-
-    /// The bytes of its numbers.
-    fn num_bytes(&self) -> usize;
-}
-
-impl Example for Tensor {
-    const SINGLE: bool = true;
-
-    fn tensor(&self, _: usize, _: &str) -> Option<&Tensor> {
-        Some(self)
-    }
-
-    fn names(&self) -> Option<&[Arc<str>]> {
-        None
-    }
-
-    fn num_bytes(&self) -> usize {
-        Tensor::num_bytes(self)
-    }
-}
-
-impl Example for Tensors {
-    const SINGLE: bool = false;
-
-    fn tensor(&self, index: usize, name: &str) -> Option<&Tensor> {
-        match Tensors::names(self).get(index) {
-            Some(own) if &**own == name => self.values().get(index),
-            _ => self.get(name),
-        }
-    }
-
-    fn names(&self) -> Option<&[Arc<str>]> {
-        Some(Tensors::names(self))
-    }
-
-    fn num_bytes(&self) -> usize {
-        Tensors::num_bytes(self)
-    }
-}
-
-/// An inference: what one element gets of the outputs of a model.
-pub trait Inference: tiebeam_core::Element {
-    /// Whether it holds one output only.
-    const SINGLE: bool;
-
-    /// One inference for each row; `columns` has the rows of each output, all of the same number.
-    fn of_columns(names: &Arc<[Arc<str>]>, columns: Vec<Vec<Tensor>>) -> Vec<Self>;
-}
-
-impl Inference for Tensor {
-    const SINGLE: bool = true;
-
-    fn of_columns(_: &Arc<[Arc<str>]>, columns: Vec<Vec<Tensor>>) -> Vec<Self> {
-        columns.into_iter().next().unwrap_or_default()
-    }
-}
-
-impl Inference for Tensors {
-    const SINGLE: bool = false;
-
-    fn of_columns(names: &Arc<[Arc<str>]>, columns: Vec<Vec<Tensor>>) -> Vec<Self> {
-        let n = columns.first().map_or(0, Vec::len);
-        let mut columns = columns.into_iter().map(Vec::into_iter).collect::<Vec<_>>();
-        (0..n)
-            .map(|_| {
-                let values = columns.iter_mut().filter_map(Iterator::next).collect();
-                Tensors::of_checked_names(names.clone(), values)
-            })
-            .collect()
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tiebeam_inference::{DType, Tensor, TensorData};
 use crate::engine::{Session, guarded};
 use crate::file::{ModelFile, model_error};
 use crate::operators;
-use crate::signature::Port;
+use tiebeam_inference::Port;
 
 /// A model in rten.
 pub(crate) struct RtenSession {

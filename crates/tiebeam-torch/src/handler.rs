@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_core::row::Value;
+use tiebeam_inference::{Example, Inference};
 use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor, Tensors, staged};
-use tiebeam_onnx::rows::{Example, Inference};
 use tiebeam_onnx::{Engine, LoadOptions, OnnxModel};
 
 use crate::architecture::{Architecture, architecture};

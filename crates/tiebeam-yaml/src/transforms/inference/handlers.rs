@@ -236,12 +236,12 @@ impl ModelHandler for RowHandler {
     fn element_size(&self, example: &Prepared) -> u64 {
         match &self.measures.weight {
             Some(weight) => measured(weight, example),
-            None => tiebeam_onnx::rows::Example::num_bytes(example) as u64,
+            None => tiebeam_inference::Example::num_bytes(example) as u64,
         }
     }
 
     fn num_bytes(&self, batch: &[Prepared]) -> u64 {
-        batch.iter().map(|example| tiebeam_onnx::rows::Example::num_bytes(example) as u64).sum()
+        batch.iter().map(|example| tiebeam_inference::Example::num_bytes(example) as u64).sum()
     }
 
     fn length_fn(&self) -> Option<LengthFn<Prepared>> {

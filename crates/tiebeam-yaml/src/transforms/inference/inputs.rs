@@ -6,8 +6,8 @@ use tiebeam_core::coder::{Codec, Coder, CoderSpec, Nesting, Reader};
 use tiebeam_core::element::kv_coder;
 use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
 use tiebeam_core::{Element, Error, ErrorKind, Result};
+use tiebeam_inference::Example;
 use tiebeam_inference::{DType, Tensor, Tensors};
-use tiebeam_onnx::rows::Example;
 use tiebeam_onnx::{Dim, Port};
 
 use super::handlers::Loaded;
