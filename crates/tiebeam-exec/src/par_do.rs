@@ -21,12 +21,13 @@ pub struct ParDo<I, O> {
     make: Arc<MakeDoFn<I, O>>,
     tags: Vec<(Arc<str>, Arc<Bind<O>>)>,
     side_inputs: Arc<[SideInputSpec]>,
+    keeps_windows: bool,
 }
 
 impl<I: Element, O: Element> ParDo<I, O> {
     /// The operator of the DoFns that `make` makes.
     pub fn new(make: Arc<MakeDoFn<I, O>>) -> Self {
-        ParDo { make, tags: Vec::new(), side_inputs: Arc::from([]) }
+        ParDo { make, tags: Vec::new(), side_inputs: Arc::from([]), keeps_windows: false }
     }
 
     /// The operator of clones of `dofn`.
@@ -53,6 +54,11 @@ impl<I: Element, O: Element> ParDo<I, O> {
     pub fn set_side_inputs(&mut self, side_inputs: Vec<SideInputSpec>) {
         self.side_inputs = side_inputs.into();
     }
+
+    /// An element of several windows goes to the DoFn once, though it reads side inputs: it asks for them by window.
+    pub fn keep_windows(&mut self) {
+        self.keeps_windows = true;
+    }
 }
 
 impl<I: Element, O: Element> Operator for ParDo<I, O> {
@@ -69,6 +75,7 @@ impl<I: Element, O: Element> Operator for ParDo<I, O> {
             side_inputs: SideInputCache::new(self.side_inputs.clone(), cx.harness.clone()),
             harness: cx.harness.clone(),
             step: cx.step.clone(),
+            keeps_windows: self.keeps_windows,
         };
         Ok(Built::single::<I, _>(node, &cx.step, &cx.stats))
     }
@@ -88,6 +95,7 @@ struct ParDoNode<I, O> {
     side_inputs: SideInputCache,
     harness: Arc<dyn Harness>,
     step: Arc<str>,
+    keeps_windows: bool,
 }
 
 impl<I: Element, O: Element> ParDoNode<I, O> {
@@ -132,7 +140,10 @@ impl<I: Element, O: Element> Receiver<I> for ParDoNode<I, O> {
             return Err(Error::new(ErrorKind::Cancelled, "TB0510", "the job was cancelled"));
         }
         // What a step sees of a side input depends on the window, so an element of several windows goes once in each.
-        let batch = if self.side_inputs.is_empty() { batch } else { one_window_each(batch) };
+        let batch = match self.side_inputs.is_empty() || self.keeps_windows {
+            true => batch,
+            false => one_window_each(batch),
+        };
         self.with_bundle(|dofn, cx, out| dofn.process_batch(batch, cx, out))?;
         self.out.check()
     }

@@ -107,6 +107,14 @@ impl<I: Element, O: Element> ParDo<I, O> {
         self
     }
 
+    /// Gives elements of several windows to the DoFn once, though it reads side inputs, which differ by window: it asks for
+    /// them with [`side_input_in`](tiebeam_core::BundleContext::side_input_in).
+    #[must_use]
+    pub fn with_windows_kept(mut self) -> Self {
+        self.operator.keep_windows();
+        self
+    }
+
     /// Adds an output beside the main one.
     #[must_use]
     pub fn with_output<U: Element>(self, tag: &OutputTag<U>) -> MultiParDo<I, O> {

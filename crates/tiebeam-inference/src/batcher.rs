@@ -9,7 +9,7 @@
 //! No lock is held while a model runs, and nothing is done element by element that can be done chunk by chunk.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -31,11 +31,20 @@ const POLL: Duration = Duration::from_millis(10);
 const WINDOW: usize = 8;
 const WINDOW_ELEMENTS: usize = 4096;
 
-/// Which model computed a piece.
-pub(crate) type ModelId = Arc<str>;
+/// What is said of the model that computed a piece.
+#[derive(Debug, PartialEq, Eq, Default)]
+pub(crate) struct ModelTag {
+    /// The model's id, as it tells it itself.
+    pub(crate) id: Arc<str>,
+    /// What the names of its own metrics begin with, beside those of all models.
+    pub(crate) prefix: Option<Arc<str>>,
+}
 
-/// Runs one batch and says what became of it and which model computed it.
-pub(crate) type Run<'a, E, P> = &'a mut dyn FnMut(&[E]) -> (Verdict<P>, ModelId);
+/// Which model computed a piece.
+pub(crate) type ModelId = Arc<ModelTag>;
+
+/// Runs one batch of a cohort and says what became of it and which model computed it.
+pub(crate) type Run<'a, E, P> = &'a mut dyn FnMut(usize, &[E]) -> (Verdict<P>, ModelId);
 
 /// What some of a lane's examples became.
 #[derive(Debug)]
@@ -80,7 +89,7 @@ pub(crate) struct Chunk<E> {
     pub(crate) weights: Vec<u64>,
     /// One for each value, where lengths count; else empty.
     pub(crate) lengths: Vec<usize>,
-    /// The length class, below the number that the batcher was made with.
+    /// The cohort times the number of length classes, and the length class.
     pub(crate) class: usize,
 }
 
@@ -173,7 +182,14 @@ struct State<E, P> {
     queues: Vec<Queue<E>>,
     lanes: BTreeMap<u64, LaneState<E, P>>,
     next_lane: u64,
+    cohorts: Vec<Cohort>,
+}
+
+/// The examples of one model, which share no batches with those of another one.
+struct Cohort {
     brain: Arc<Brain>,
+    /// Known from the model's first load on.
+    memory: Option<Arc<ModelMemory>>,
 }
 
 /// See the module.
@@ -182,8 +198,8 @@ pub(crate) struct Batcher<E, P> {
     changed: Condvar,
     batching: Batching,
     clock: Arc<dyn Clock>,
-    /// Known from the model's first load on.
-    memory: OnceLock<Arc<ModelMemory>>,
+    /// Length classes of each cohort.
+    classes: usize,
 }
 
 struct Part {
@@ -217,46 +233,59 @@ struct Timed {
 }
 
 impl<E, P> Batcher<E, P> {
-    /// A batcher for examples of `classes` length classes (one when lengths don't matter).
-    pub(crate) fn new(batching: &Batching, classes: usize, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let brain = Brain::new(batching, classes);
-        let queue = |class| Queue {
+    /// A batcher for examples of so many cohorts, each of `classes` length classes (one when lengths don't matter).
+    pub(crate) fn new(
+        batching: &Batching,
+        cohorts: usize,
+        classes: usize,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        let classes = classes.max(1);
+        let cohort = |_| Cohort { brain: Brain::new(batching, classes), memory: None };
+        let cohorts: Vec<Cohort> = (0..cohorts.max(1)).map(cohort).collect();
+        let queue = |target| Queue {
             chunks: VecDeque::new(),
             len: 0,
             weight: 0,
-            target: brain.target(class),
+            target,
             has_lengths: false,
             is_ripe: false,
         };
+        let targets = cohorts.iter().flat_map(|c| (0..classes).map(|class| c.brain.target(class)));
         Arc::new(Batcher {
             state: Mutex::new(State {
-                queues: (0..classes.max(1)).map(queue).collect(),
+                queues: targets.map(queue).collect(),
                 lanes: BTreeMap::new(),
                 next_lane: 0,
-                brain,
+                cohorts,
             }),
             changed: Condvar::new(),
             batching: batching.clone(),
             clock,
-            memory: OnceLock::new(),
+            classes,
         })
     }
 
-    /// From now on batches are no larger than the model is known to hold, and sizes are learned for all who ask it.
-    pub(crate) fn know(&self, memory: &Arc<ModelMemory>) {
-        if self.memory.set(memory.clone()).is_ok() {
-            let mut state = self.lock();
-            let brain = memory.brain(&self.batching, state.queues.len());
-            for (class, queue) in state.queues.iter_mut().enumerate() {
-                queue.target = brain.target(class);
-            }
-            state.brain = brain;
+    /// From now on the cohort's batches are no larger than this model is known to hold, and sizes are learned for all who
+    /// ask it.
+    pub(crate) fn know(&self, cohort: usize, memory: &Arc<ModelMemory>) {
+        let mut state = self.lock();
+        let State { queues, cohorts, .. } = &mut *state;
+        let Some(known) = cohorts.get_mut(cohort) else { return };
+        if known.memory.as_ref().is_some_and(|own| Arc::ptr_eq(own, memory)) {
+            return;
+        }
+        known.memory = Some(memory.clone());
+        known.brain = memory.brain(&self.batching, self.classes);
+        for (class, queue) in queues.iter_mut().skip(cohort * self.classes).take(self.classes).enumerate() {
+            queue.target = known.brain.target(class);
         }
     }
 
     /// The size that makes a batch full.
-    fn full_size(&self, queue: &Queue<E>) -> usize {
-        queue.target.min(self.memory.get().map_or(usize::MAX, |memory| memory.limit()))
+    fn full_size(&self, state: &State<E, P>, class: usize) -> usize {
+        let memory = state.cohorts[class / self.classes].memory.as_ref();
+        state.queues[class].target.min(memory.map_or(usize::MAX, |memory| memory.limit()))
     }
 
     /// A lane for a bundle that begins on this thread.
@@ -285,7 +314,7 @@ impl<E, P> Batcher<E, P> {
 
     fn is_full(&self, state: &State<E, P>, class: usize) -> bool {
         let queue = &state.queues[class];
-        let size = self.full_size(queue);
+        let size = self.full_size(state, class);
         let (mut enough, mut factor) = (size, 1);
         if queue.has_lengths && !queue.is_ripe {
             enough = size.max(size.saturating_mul(WINDOW).min(WINDOW_ELEMENTS));
@@ -319,9 +348,9 @@ impl<E, P> Batcher<E, P> {
 
     /// A batch from a queue that is not empty: the lane's own examples first, in order, then the oldest ones of others.
     fn take(&self, state: &mut State<E, P>, class: usize, id: u64) -> Taken<E> {
+        let full = self.full_size(state, class);
         let State { queues, lanes, .. } = state;
         let queue = &mut queues[class];
-        let full = self.full_size(queue);
         if queue.has_lengths {
             queue.is_ripe = true;
             queue.sort(id);
@@ -384,10 +413,11 @@ impl<E, P> Batcher<E, P> {
     fn run(&self, taken: Taken<E>, run: Run<'_, E, P>) {
         let lengths = taken.lengths();
         let Taken { examples, parts, class, .. } = taken;
+        let cohort = class / self.classes;
         // Should anything between here and the end panic, nobody is left waiting.
         let guard = Undelivered { batcher: self, parts };
         let started = self.clock.now();
-        let (verdict, model) = run(&examples);
+        let (verdict, model) = run(cohort, &examples);
         let took = self.clock.now().saturating_sub(started);
         let timed = Timed { class, size: examples.len(), took, lengths };
         let timed = matches!(verdict, Verdict::All(_)).then_some(timed);
@@ -398,7 +428,7 @@ impl<E, P> Batcher<E, P> {
                 let mut examples = examples.into_iter();
                 let mut retry = |part: &Part| {
                     let own: Vec<E> = examples.by_ref().take(part.len).collect();
-                    let (verdict, model) = run(&own);
+                    let (verdict, model) = run(cohort, &own);
                     (own, verdict, model)
                 };
                 guard.parts.iter().map(&mut retry).collect()
@@ -424,8 +454,9 @@ impl<E, P> Batcher<E, P> {
             }
         }
         if let Some(Timed { class, size, took, lengths }) = timed {
-            state.queues[class].target = state.brain.record(class, size, took);
-            state.brain.was_padded(lengths);
+            let brain = &state.cohorts[class / self.classes].brain;
+            brain.was_padded(lengths);
+            state.queues[class].target = brain.record(class % self.classes, size, took);
         }
         drop(state);
         self.changed.notify_all();
@@ -467,7 +498,7 @@ impl<E, P> Drop for Undelivered<'_, E, P> {
         }
         let failed = |_: &Part| {
             let error = Error::internal("the thread that ran a shared batch was lost").with_retryable(true);
-            (Vec::new(), Verdict::Failed(error), ModelId::from(""))
+            (Vec::new(), Verdict::Failed(error), ModelId::default())
         };
         let parts = std::mem::take(&mut self.parts);
         let pieces = parts.iter().map(failed).collect();
@@ -489,7 +520,10 @@ impl<E, P> Lane<E, P> {
         let waits = batching.max_batch_duration.is_some() || batching.min_batch_size > 1;
         let since = if waits { batcher.clock.now() } else { Duration::ZERO };
         let mut state = batcher.lock();
+        // Only what was brought to can be full now; only where batches wait for a time can another one be overdue.
+        let mut touched = Vec::new();
         for Chunk { slots, values, weights, lengths, class } in chunks {
+            touched.push(class);
             let Some(lane) = state.lanes.get_mut(&self.id) else { return };
             lane.queued += values.len();
             lane.thread = std::thread::current().id();
@@ -501,8 +535,11 @@ impl<E, P> Lane<E, P> {
             let (lane, is_sorted) = (self.id, false);
             queue.chunks.push_back(Queued { lane, slots, values, weights, lengths, is_sorted, since });
         }
-        let mut class = 0;
-        while class < state.queues.len() {
+        if batching.max_batch_duration.is_some() {
+            touched = (0..state.queues.len()).collect();
+        }
+        let mut next = 0;
+        while let Some(class) = touched.get(next).copied() {
             let is_overdue = |duration| batcher.is_overdue(&state.queues[class], duration);
             if batcher.is_full(&state, class) || batching.max_batch_duration.is_some_and(is_overdue) {
                 let taken = batcher.take(&mut state, class, self.id);
@@ -510,7 +547,7 @@ impl<E, P> Lane<E, P> {
                 batcher.run(taken, run);
                 state = batcher.lock();
             } else {
-                class += 1;
+                next += 1;
             }
         }
     }

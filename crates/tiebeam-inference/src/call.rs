@@ -1,20 +1,105 @@
 //! One call of a model: the contract of one prediction per example, panics, metrics; and who is to blame when it fails.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use tiebeam_core::dofn::SetupContext;
 use tiebeam_core::error::{Error, ErrorKind, Result};
-use tiebeam_core::metrics::{Counter, Distribution};
+use tiebeam_core::metrics::{Counter, Distribution, StepMetrics};
 
+use crate::batcher::ModelTag;
 use crate::brain::Lengths;
+use crate::chain::Before;
 use crate::clock::Clock;
 use crate::handler::{InferenceArgs, ModelHandler, Predictions};
-use crate::model::{LoadCost, SharedModel, panic_text};
+use crate::memory::ModelMemory;
+use crate::model::{LoadCost, SharedModel, panic_text, within};
+use crate::models::ModelSet;
+use crate::step::Step;
 
 /// The code of a model that gave fewer or more predictions than it was given examples.
 const WRONG_COUNT: &str = "TB0324";
 
-/// The metrics of one step, under Beam's names.
+/// The metrics of one step, under Beam's names: those of all its models, and those of each that has a name of its own.
+pub(crate) struct MeterBook<M> {
+    metrics: StepMetrics,
+    namespace: String,
+    pub(crate) total: Meters,
+    named: RefCell<BTreeMap<Arc<str>, Arc<Meters>>>,
+    /// Versions whose load was told in metrics that are not committed yet.
+    told: RefCell<Vec<Weak<SharedModel<M>>>>,
+}
+
+impl<M> MeterBook<M> {
+    pub(crate) fn new(metrics: &StepMetrics, namespace: &str) -> Self {
+        MeterBook {
+            metrics: metrics.clone(),
+            namespace: namespace.to_owned(),
+            total: Meters::new(metrics, namespace, ""),
+            named: RefCell::default(),
+            told: RefCell::default(),
+        }
+    }
+
+    /// The metrics of a model that has a name.
+    pub(crate) fn of(&self, tag: &ModelTag) -> Option<Arc<Meters>> {
+        let prefix = tag.prefix.as_ref()?;
+        let mut named = self.named.borrow_mut();
+        if let Some(known) = named.get(prefix) {
+            return Some(known.clone());
+        }
+        let meters = Arc::new(Meters::new(&self.metrics, &self.namespace, prefix));
+        named.insert(prefix.clone(), meters.clone());
+        Some(meters)
+    }
+
+    /// Predictions of that model go on.
+    pub(crate) fn inferred(&self, tag: &ModelTag, n: usize) {
+        self.total.num_inferences.add(whole(n));
+        if let Some(named) = self.of(tag) {
+            named.num_inferences.add(whole(n));
+        }
+    }
+
+    /// Tells what a model's load took, unless somebody has.
+    pub(crate) fn loaded(&self, version: &Arc<SharedModel<M>>) {
+        if let Some(cost) = version.untold_cost() {
+            self.total.loaded(cost);
+            if let Some(named) = self.of(&version.tag) {
+                named.loaded(cost);
+            }
+            self.told.borrow_mut().push(Arc::downgrade(version));
+        }
+    }
+
+    /// What was told is committed.
+    pub(crate) fn committed(&self) {
+        self.told.borrow_mut().clear();
+    }
+
+    /// What was told is lost: somebody else shall tell it.
+    pub(crate) fn lost(&self) {
+        self.told.take().iter().filter_map(Weak::upgrade).for_each(|version| version.tell_again());
+    }
+
+    /// Swaps and failed swaps.
+    pub(crate) fn swapped(&self, (swaps, failed): (u64, u64)) {
+        if (swaps, failed) != (0, 0) {
+            self.metrics.counter(&self.namespace, "model_swaps").add(whole(swaps));
+            self.metrics.counter(&self.namespace, "failed_model_swaps").add(whole(failed));
+        }
+    }
+
+    /// Elements that a version in the shadow computed, and those of them for which it said something else.
+    pub(crate) fn shadowed(&self, elements: usize, differences: usize) {
+        self.metrics.counter(&self.namespace, "shadow_inferences").add(whole(elements));
+        self.metrics.counter(&self.namespace, "shadow_differences").add(whole(differences));
+    }
+}
+
+/// See [`MeterBook`].
 #[derive(Debug, Clone)]
 pub(crate) struct Meters {
     pub(crate) num_inferences: Counter,
@@ -35,20 +120,28 @@ fn whole(value: impl TryInto<i64>) -> i64 {
 }
 
 impl Meters {
-    pub(crate) fn new(cx: &SetupContext, namespace: &str) -> Self {
+    fn new(metrics: &StepMetrics, namespace: &str, prefix: &str) -> Self {
+        let counter = |name: &str| metrics.counter(namespace, &format!("{prefix}{name}"));
+        let distribution = |name: &str| metrics.distribution(namespace, &format!("{prefix}{name}"));
         Meters {
-            num_inferences: cx.counter(namespace, "num_inferences"),
-            failed_batches: cx.counter(namespace, "failed_batches_counter"),
-            batch_size: cx.distribution(namespace, "inference_request_batch_size"),
-            batch_bytes: cx.distribution(namespace, "inference_request_batch_byte_size"),
-            latency: cx.distribution(namespace, "inference_batch_latency_micro_secs"),
-            model_bytes: cx.distribution(namespace, "model_byte_size"),
-            load_latency: cx.distribution(namespace, "load_model_latency_milli_secs"),
-            elements_size: cx.distribution("BatchElements", "batch_size"),
-            elements_time: cx.distribution("BatchElements", "msec_per_batch"),
-            padded: cx.counter(namespace, "padded_length"),
-            padding: cx.counter(namespace, "padding_length"),
+            num_inferences: counter("num_inferences"),
+            failed_batches: counter("failed_batches_counter"),
+            batch_size: distribution("inference_request_batch_size"),
+            batch_bytes: distribution("inference_request_batch_byte_size"),
+            latency: distribution("inference_batch_latency_micro_secs"),
+            model_bytes: distribution("model_byte_size"),
+            load_latency: distribution("load_model_latency_milli_secs"),
+            elements_size: metrics.distribution("BatchElements", "batch_size"),
+            elements_time: metrics.distribution("BatchElements", "msec_per_batch"),
+            padded: counter("padded_length"),
+            padding: counter("padding_length"),
         }
+    }
+
+    fn called(&self, n: usize, bytes: u64, took: Duration) {
+        self.batch_size.update(whole(n));
+        self.batch_bytes.update(whole(bytes));
+        self.latency.update(whole(took.as_micros()));
     }
 
     /// The share of the padding is `padding_length` of `padded_length`.
@@ -83,11 +176,44 @@ pub(crate) enum Verdict<P> {
 
 /// A model at hand, with all that a call of it needs.
 pub(crate) struct Caller<'a, H: ModelHandler> {
-    pub(crate) handler: &'a H,
-    pub(crate) model: &'a SharedModel<H::Model>,
-    pub(crate) args: &'a InferenceArgs,
-    pub(crate) clock: &'a dyn Clock,
-    pub(crate) meters: &'a Meters,
+    handler: &'a Arc<H>,
+    models: &'a ModelSet<H>,
+    cohort: usize,
+    version: RefCell<Arc<SharedModel<H::Model>>>,
+    args: &'a InferenceArgs,
+    clock: &'a dyn Clock,
+    meters: &'a MeterBook<H::Model>,
+    named: Option<Arc<Meters>>,
+    timeout: Option<Duration>,
+    /// Another version is there than the one that began with the batch, which hangs.
+    other: RefCell<Option<Arc<SharedModel<H::Model>>>>,
+}
+
+/// Runs a handler's code: a panic in it is an error.
+pub(crate) fn guarded<H: ModelHandler, T>(
+    handler: &H,
+    n: usize,
+    call: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let said = panic_text(&*panic);
+        let message = format!("{} panicked on a batch of {n}: {said}", handler.name());
+        Err(Error::new(ErrorKind::Panic, "TB0325", message))
+    })
+}
+
+pub(crate) fn too_slow<H: ModelHandler>(handler: &H, n: usize, timeout: Duration) -> Error {
+    let message = format!("{} did not come back from a batch of {n} within {timeout:?}", handler.name());
+    Error::new(ErrorKind::Timeout, "TB0359", message)
+        .with_help("the call is left behind and the model loaded anew; give it longer: `timeout`")
+        .with_retryable(false)
+}
+
+pub(crate) fn wrong_count<H: ModelHandler>(handler: &H, seen: usize, n: usize) -> Error {
+    let message = format!("{} gave {seen} predictions for a batch of {n} examples", handler.name());
+    Error::new(ErrorKind::Inference, WRONG_COUNT, message)
+        .with_help("run_inference returns exactly one prediction for each example, in their order")
+        .with_retryable(false)
 }
 
 /// A batch that is taken apart.
@@ -133,15 +259,67 @@ impl<P> Search<P> {
     }
 }
 
-impl<H: ModelHandler> Caller<'_, H> {
+impl<'a, H: ModelHandler> Caller<'a, H> {
+    pub(crate) fn new<B: Before<H::Example>, A: Send + Sync + 'static>(
+        step: &'a Step<H, B, A>,
+        cohort: usize,
+        version: Arc<SharedModel<H::Model>>,
+        meters: &'a MeterBook<H::Model>,
+    ) -> Self {
+        meters.loaded(&version);
+        Caller {
+            handler: &step.handler,
+            models: &step.models,
+            cohort,
+            named: meters.of(&version.tag),
+            version: RefCell::new(version),
+            args: &step.settings.args,
+            clock: &*step.settings.clock,
+            meters,
+            timeout: step.settings.timeout,
+            other: RefCell::new(None),
+        }
+    }
+
+    /// The version that the batch has to begin anew with, if the one that it began with is gone.
+    pub(crate) fn other_version(&self) -> Option<Arc<SharedModel<H::Model>>> {
+        self.other.take()
+    }
+
+    fn memory(&self) -> Arc<ModelMemory> {
+        self.version.borrow().memory.clone()
+    }
+
+    fn note_failure(&self) {
+        self.meters.total.failed_batches.inc();
+        if let Some(named) = &self.named {
+            named.failed_batches.inc();
+        }
+    }
+
+    /// A call hangs: the model is loaded anew.
+    fn renew(&self) -> Result<()> {
+        let hanging = self.version.borrow().clone();
+        hanging.note_hanging();
+        self.models.discard(self.cohort, &hanging);
+        let new = self.models.acquire(self.cohort)?.cell.current();
+        self.meters.loaded(&new);
+        if new.tag != hanging.tag {
+            *self.other.borrow_mut() = Some(new);
+            return Err(Error::new(ErrorKind::Cancelled, "TB0326", "another version of the model came"));
+        }
+        *self.version.borrow_mut() = new;
+        Ok(())
+    }
+
     /// Runs a batch: in parts where the model is known not to hold it as a whole. One that is too large for the model is
     /// halved until it fits. With `isolate`, one that fails for another reason is halved until only the guilty are left
     /// without a prediction.
     pub(crate) fn run(&self, examples: &[H::Example], isolate: bool) -> Verdict<H::Inference> {
         let n = examples.len();
-        let may_be_size = n > self.model.memory.works();
+        let may_be_size = n > self.memory().works();
         let mut search = Search { isolate, each: Vec::new(), may_be_size };
-        if n > self.model.memory.limit() {
+        if n > self.memory().limit() {
             search.each.reserve_exact(n);
             return match self.in_parts(examples, 0, &mut search) {
                 Ok(()) => search.verdict(),
@@ -154,19 +332,19 @@ impl<H: ModelHandler> Caller<'_, H> {
                 return match search.take(each, 1) {
                     Ok(all_well) => {
                         if !all_well {
-                            self.meters.failed_batches.inc();
+                            self.note_failure();
                         }
                         search.verdict()
                     }
                     Err(error) => {
-                        self.meters.failed_batches.inc();
+                        self.note_failure();
                         Verdict::Failed(error)
                     }
                 };
             }
             Err(error) => error,
         };
-        self.meters.failed_batches.inc();
+        self.note_failure();
         let is_contract = error.code() == WRONG_COUNT;
         let is_outside = matches!(error.kind(), ErrorKind::Io | ErrorKind::Timeout);
         let is_worth_it =
@@ -185,29 +363,37 @@ impl<H: ModelHandler> Caller<'_, H> {
 
     /// Exactly one prediction, or its refusal, for each of the examples.
     fn call(&self, examples: &[H::Example]) -> Result<Predictions<H::Inference>> {
+        let n = examples.len();
         let started = self.clock.now();
-        let called =
-            catch_unwind(AssertUnwindSafe(|| self.handler.predict(examples, self.model.next(), self.args)));
+        let version = self.version.borrow().clone();
+        let called = match self.timeout {
+            None => guarded(&**self.handler, n, || self.handler.predict(examples, version.next(), self.args)),
+            Some(timeout) => {
+                let (handler, args, owned) = (self.handler.clone(), self.args.clone(), examples.to_vec());
+                let version = version.clone();
+                let call = move || guarded(&*handler, n, || handler.predict(&owned, version.next(), &args));
+                match within(timeout, call) {
+                    Some(called) => called,
+                    None => {
+                        self.renew()?;
+                        Err(too_slow(&**self.handler, n, timeout))
+                    }
+                }
+            }
+        };
         let took = self.clock.now().saturating_sub(started);
-        let (name, n) = (|| self.handler.name(), examples.len());
-        let predictions = called.unwrap_or_else(|panic| {
-            let said = panic_text(&*panic);
-            let message = format!("{} panicked on a batch of {n}: {said}", name());
-            Err(Error::new(ErrorKind::Panic, "TB0325", message))
-        })?;
+        let predictions = called?;
         if predictions.len() != n {
-            let message =
-                format!("{} gave {} predictions for a batch of {n} examples", name(), predictions.len());
-            return Err(Error::new(ErrorKind::Inference, WRONG_COUNT, message)
-                .with_help("run_inference returns exactly one prediction for each example, in their order")
-                .with_retryable(false));
+            return Err(wrong_count(&**self.handler, predictions.len(), n));
         }
-        self.model.memory.worked(n);
-        self.meters.batch_size.update(whole(n));
-        self.meters.batch_bytes.update(whole(self.handler.num_bytes(examples)));
-        self.meters.latency.update(whole(took.as_micros()));
-        self.meters.elements_size.update(whole(n));
-        self.meters.elements_time.update(whole(took.as_millis()));
+        version.memory.worked(n);
+        let (total, bytes) = (&self.meters.total, self.handler.num_bytes(examples));
+        total.called(n, bytes, took);
+        total.elements_size.update(whole(n));
+        total.elements_time.update(whole(took.as_millis()));
+        if let Some(named) = &self.named {
+            named.called(n, bytes, took);
+        }
         Ok(predictions)
     }
 
@@ -230,7 +416,7 @@ impl<H: ModelHandler> Caller<'_, H> {
             return Ok(());
         }
         if self.handler.lacks_memory(&error) {
-            self.model.memory.lacked(examples.len());
+            self.memory().lacked(examples.len());
             return self.in_parts(examples, attempts, search);
         }
         self.bisect(examples, true, attempts, search)
@@ -245,13 +431,13 @@ impl<H: ModelHandler> Caller<'_, H> {
     ) -> Result<()> {
         let mut rest = examples;
         while !rest.is_empty() {
-            let (part, later) = rest.split_at(self.model.memory.limit().min(rest.len()));
+            let (part, later) = rest.split_at(self.memory().limit().min(rest.len()));
             match self.call(part) {
                 Ok(predictions) => {
                     search.take(predictions, attempts + 1)?;
                 }
                 Err(error) if part.len() > 1 && self.handler.lacks_memory(&error) => {
-                    self.model.memory.lacked(part.len());
+                    self.memory().lacked(part.len());
                     attempts += 1;
                     continue;
                 }
@@ -269,7 +455,7 @@ impl<H: ModelHandler> Caller<'_, H> {
         attempts: u32,
         search: &mut Search<H::Inference>,
     ) -> Result<bool> {
-        if examples.len() > self.model.memory.limit() {
+        if examples.len() > self.memory().limit() {
             self.in_parts(examples, attempts, search)?;
             return Ok(false);
         }
@@ -296,7 +482,7 @@ impl<H: ModelHandler> Caller<'_, H> {
         }
         let right_is_well = self.attempt(right, attempts, search)?;
         if tried && left_is_well && right_is_well {
-            self.model.memory.suspect(examples.len(), attempts);
+            self.memory().suspect(examples.len(), attempts);
         }
         Ok(())
     }

@@ -1,120 +1,27 @@
 //! [`RunInferenceDoFn`]: the step that runs a model over a PCollection.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tiebeam_core::error::{Error, Result};
 use tiebeam_core::{
-    Batch, BundleContext, DoFn, ElementContext, Failure, Meta, Output, OutputTag, SetupContext, WindowInfo,
+    Batch, BundleContext, DoFn, ElementContext, Failure, Meta, Output, SetupContext, View, WindowInfo,
 };
 
-use crate::batcher::{Batcher, Chunk, Lane, Piece, Run, Slots};
-use crate::batching::{Batching, LengthFn};
-use crate::call::{Caller, Meters, Refusal, Verdict};
+use crate::batcher::{Lane, ModelTag, Piece, Run, Slots};
+use crate::call::{MeterBook, Refusal, Verdict};
 use crate::chain::{After, Before, Fault, PredictionOf, rescued};
-use crate::clock::Clock;
 use crate::dead_letter::{FailedInference, Letter, Stage};
-use crate::handler::{InferenceArgs, ModelHandler};
-use crate::model::{SharedModel, shared_model};
+use crate::handler::ModelHandler;
 use crate::prediction::PredictionResult;
 use crate::report;
 use crate::scatter::Scatter;
+use crate::step::Step;
+use crate::update::ModelMetadata;
 
 /// From this many elements on, results go on as a batch of their own.
 const FORWARD: usize = 64;
-
-/// What the user asked of a step.
-pub(crate) struct Settings {
-    pub(crate) args: InferenceArgs,
-    pub(crate) namespace: String,
-    pub(crate) identity: Arc<str>,
-    pub(crate) batching: Batching,
-    pub(crate) clock: Arc<dyn Clock>,
-}
-
-/// Where dead letters go.
-pub(crate) type FailedTag<I, P> = OutputTag<FailedInference<I, P>>;
-
-/// What all instances of one step share: handler, settings, model, batcher.
-pub(crate) struct Step<H: ModelHandler, B: Before<H::Example>, A> {
-    handler: H,
-    before: B,
-    after: A,
-    settings: Settings,
-    length: Option<(LengthFn<H::Example>, Arc<[usize]>)>,
-    batcher: Arc<Batcher<H::Example, H::Inference>>,
-    failed: Option<FailedTag<B::In, H::Inference>>,
-    held: Mutex<Option<Arc<SharedModel<H::Model>>>>,
-}
-
-impl<H: ModelHandler, B: Before<H::Example>, A> Step<H, B, A> {
-    pub(crate) fn new(
-        (handler, before, after): (H, B, A),
-        settings: Settings,
-        failed: Option<FailedTag<B::In, H::Inference>>,
-    ) -> Self {
-        let length = handler.length_fn().map(|length| (length, settings.batching.boundaries()));
-        let classes = length.as_ref().map_or(1, |(_, boundaries)| boundaries.len() + 1);
-        let batcher = Batcher::new(&settings.batching, classes, settings.clock.clone());
-        Step { handler, before, after, settings, length, batcher, failed, held: Mutex::new(None) }
-    }
-
-    fn held(&self) -> MutexGuard<'_, Option<Arc<SharedModel<H::Model>>>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn model(&self) -> Result<Arc<SharedModel<H::Model>>> {
-        let model = shared_model(&self.handler, &self.settings.identity, &*self.settings.clock)?;
-        self.batcher.know(&model.memory);
-        Ok(model)
-    }
-
-    /// Loads the model before anything is read, and keeps it until [`release`](Step::release).
-    pub(crate) fn preflight(&self) -> Result<()> {
-        let model = self.model()?;
-        *self.held() = Some(model);
-        Ok(())
-    }
-
-    /// The run is over: the model goes when no other step has it.
-    pub(crate) fn release(&self) {
-        let model = self.held().take();
-        drop(model);
-    }
-
-    /// Examples in chunks of one length class, with their slots and, where they count, their weights.
-    fn chunks(&self, examples: Vec<H::Example>, first: usize) -> Vec<Chunk<H::Example>> {
-        let weigh = |examples: &[H::Example]| match self.settings.batching.max_batch_weight {
-            Some(_) => examples.iter().map(|example| self.handler.element_size(example)).collect(),
-            None => Vec::new(),
-        };
-        let Some((length, boundaries)) = &self.length else {
-            let weights = weigh(&examples);
-            let (slots, lengths) = (Slots::From(first), Vec::new());
-            return vec![Chunk { slots, values: examples, weights, lengths, class: 0 }];
-        };
-        let mut chunks: BTreeMap<usize, Grouped<H::Example>> = BTreeMap::new();
-        let some = examples.len() / 4 + 1;
-        let group = || (Vec::with_capacity(some), Vec::with_capacity(some), Vec::with_capacity(some));
-        for (slot, example) in (first..).zip(examples) {
-            let length = length(&example);
-            let class = boundaries.partition_point(|boundary| *boundary < length);
-            let (slots, lengths, values) = chunks.entry(class).or_insert_with(group);
-            slots.push(slot);
-            lengths.push(length);
-            values.push(example);
-        }
-        let chunk = |(class, (slots, lengths, values)): (usize, Grouped<H::Example>)| {
-            let weights = weigh(&values);
-            Chunk { slots: Slots::Each(slots), values, weights, lengths, class }
-        };
-        chunks.into_iter().map(chunk).collect()
-    }
-}
-
-/// Slots, lengths and examples of one length class.
-type Grouped<E> = (Vec<usize>, Vec<usize>, Vec<E>);
 
 /// Elements whose results are awaited, with all that did not travel to the model.
 struct Awaited<I> {
@@ -132,14 +39,13 @@ enum Carried {
 }
 
 /// Runs a model over elements. Made by [`RunInference`](crate::RunInference).
-pub struct RunInferenceDoFn<H: ModelHandler, B: Before<H::Example>, A> {
+pub struct RunInferenceDoFn<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> {
     step: Arc<Step<H, B, A>>,
     /// The step's full path.
     name: String,
-    model: Option<Arc<SharedModel<H::Model>>>,
-    meters: Option<Meters>,
-    /// Told the cost of the load, and has not yet finished the bundle that tells it on.
-    tells_load: bool,
+    meters: Option<MeterBook<H::Model>>,
+    /// Counted among those that need the models.
+    has_entered: bool,
     lane: Option<Lane<H::Example, H::Inference>>,
     awaited: VecDeque<Awaited<B::In>>,
     next_slot: usize,
@@ -147,31 +53,40 @@ pub struct RunInferenceDoFn<H: ModelHandler, B: Before<H::Example>, A> {
     early: BTreeMap<usize, Piece<H::Example, H::Inference>>,
     /// Examples that do not come back side by side.
     scattered: Scatter<H::Example, H::Inference>,
-    /// This instance's copy of the model's id, so that threads do not share one count of references.
-    model_id: Arc<str>,
+    /// What is said of the model that was asked last. The id is this instance's own copy, so that threads do not share one
+    /// count of references.
+    tag: ModelTag,
 }
 
-impl<H: ModelHandler, B: Before<H::Example>, A> RunInferenceDoFn<H, B, A> {
+impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> RunInferenceDoFn<H, B, A> {
     pub(crate) fn new(step: Arc<Step<H, B, A>>) -> Self {
         RunInferenceDoFn {
             step,
             name: String::new(),
-            model: None,
             meters: None,
-            tells_load: false,
+            has_entered: false,
             lane: None,
             awaited: VecDeque::new(),
             next_slot: 0,
             early: BTreeMap::new(),
             scattered: Scatter::default(),
-            model_id: "".into(),
+            tag: ModelTag::default(),
         }
     }
 }
 
-impl<H: ModelHandler, B: Before<H::Example>, A> Clone for RunInferenceDoFn<H, B, A> {
+impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Clone for RunInferenceDoFn<H, B, A> {
     fn clone(&self) -> Self {
         RunInferenceDoFn::new(self.step.clone())
+    }
+}
+
+impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Drop for RunInferenceDoFn<H, B, A> {
+    fn drop(&mut self) {
+        // An instance that is given up without its end keeps no model.
+        if std::mem::take(&mut self.has_entered) {
+            self.step.leave();
+        }
     }
 }
 
@@ -212,13 +127,62 @@ where
         let letter = Letter {
             inference,
             stage: fault.stage,
-            model_id: self.model_id.clone(),
+            model_id: self.tag.id.clone(),
             event_time: info.timestamp,
             window: windows.join(", "),
             failure,
         };
         out.emit_to_with(tag, FailedInference { element, letter }, info);
         Ok(())
+    }
+
+    /// The batch in parts that want the same version of the model each, as the side input says for their windows. An
+    /// element of several windows follows its last one.
+    fn by_version(
+        batch: Batch<B::In>,
+        view: &View<ModelMetadata>,
+        cx: &BundleContext<'_>,
+    ) -> Result<Vec<(Arc<ModelMetadata>, Batch<B::In>)>> {
+        let wanted = |info: &WindowInfo| match info.windows.as_slice().last() {
+            Some(window) => cx.side_input_in(view, window),
+            None => Ok(Arc::default()),
+        };
+        let infos = match &batch.meta {
+            Meta::Uniform(info) => return Ok(vec![(wanted(info)?, batch)]),
+            Meta::Each(infos) => infos,
+        };
+        let mut ends: Vec<(Arc<ModelMetadata>, usize)> = Vec::new();
+        for (i, info) in infos.iter().enumerate() {
+            let same = i > 0 && infos[i - 1].windows.as_slice().last() == info.windows.as_slice().last();
+            match ends.last_mut() {
+                Some((_, end)) if same => *end = i + 1,
+                last => {
+                    let version = wanted(info)?;
+                    match last {
+                        Some((own, end)) if *own == version => *end = i + 1,
+                        _ => ends.push((version, i + 1)),
+                    }
+                }
+            }
+        }
+        if let [(version, _)] = ends.as_slice() {
+            return Ok(vec![(version.clone(), batch)]);
+        }
+        let Batch { values, meta: Meta::Each(infos) } = batch else { return Ok(Vec::new()) };
+        let (mut values, mut infos, mut begin) = (values.into_iter(), infos.into_iter(), 0);
+        let part = |(version, end): (Arc<ModelMetadata>, usize)| {
+            let n = end - std::mem::replace(&mut begin, end);
+            let meta = Meta::Each(infos.by_ref().take(n).collect());
+            (version, Batch { values: values.by_ref().take(n).collect(), meta })
+        };
+        Ok(ends.into_iter().map(part).collect())
+    }
+
+    fn process_part(&mut self, batch: Batch<B::In>, out: &mut Output<A::Out>) -> Result<()> {
+        let Batch { values, meta } = batch;
+        let ready = self.prepare(values, &meta, out)?;
+        self.push(ready, meta)?;
+        self.collect(out)
     }
 
     /// Runs the preprocess steps and the handler's check.
@@ -268,8 +232,22 @@ where
         meta: &Meta,
         out: &mut Output<A::Out>,
     ) -> Result<()> {
-        let model = self.model.as_ref().ok_or_else(not_set_up)?.any();
-        let check = |example: &H::Example| self.step.handler.check_example(example, model);
+        let step = &self.step;
+        // The models in use at the moment, each looked for once. One that is not loaded judges for itself later.
+        let versions = RefCell::new(BTreeMap::new());
+        let only = (step.models.len() == 1).then(|| step.models.peek(0).map(|cell| cell.current()));
+        let check = |example: &H::Example| match &only {
+            Some(Some(version)) => step.handler.check_example(example, version.any()),
+            Some(None) => Ok(()),
+            None => {
+                let cohort = step.handler.cohort_of(example)?;
+                let mut versions = versions.borrow_mut();
+                let version = versions
+                    .entry(cohort)
+                    .or_insert_with(|| step.models.peek(cohort).map(|cell| cell.current()));
+                version.as_ref().map_or(Ok(()), |version| step.handler.check_example(example, version.any()))
+            }
+        };
         if ready.examples.iter().all(|example| check(example).is_ok()) {
             return Ok(());
         }
@@ -334,16 +312,8 @@ where
         call: impl FnOnce(&Lane<H::Example, H::Inference>, Run<'_, H::Example, H::Inference>) -> Result<()>,
     ) -> Result<()> {
         let lane = self.lane.get_or_insert_with(|| self.step.batcher.open());
-        let (Some(model), Some(meters)) = (&self.model, &self.meters) else { return Err(not_set_up()) };
-        let caller = Caller {
-            handler: &self.step.handler,
-            model,
-            args: &self.step.settings.args,
-            clock: &*self.step.settings.clock,
-            meters,
-        };
-        let isolate = self.step.failed.is_some();
-        call(lane, &mut |examples| (caller.run(examples, isolate), model.info.model_id.clone()))
+        let Some(meters) = &self.meters else { return Err(not_set_up()) };
+        call(lane, &mut |cohort, examples| self.step.compute(cohort, examples, meters))
     }
 
     /// Passes on what has come back, in the order in which it went in.
@@ -369,8 +339,8 @@ where
     }
 
     fn emit(&mut self, piece: Piece<H::Example, H::Inference>, out: &mut Output<A::Out>) -> Result<()> {
-        if *self.model_id != *piece.model {
-            self.model_id = Arc::from(&*piece.model);
+        if self.tag != *piece.model {
+            self.tag = ModelTag { id: Arc::from(&*piece.model.id), prefix: piece.model.prefix.clone() };
         }
         let is_simple = A::STEPS == 0 || self.step.failed.is_none();
         match piece.verdict {
@@ -392,9 +362,9 @@ where
     ) -> Result<()> {
         let mut left = predictions.len();
         if let Some(meters) = &self.meters {
-            meters.num_inferences.add(left as i64);
+            meters.inferred(&self.tag, left);
         }
-        let (step, name, model_id) = (&self.step, &self.name, &self.model_id);
+        let (step, name, model_id) = (&self.step, &self.name, &self.tag.id);
         let at = Cell::new(0);
         let mut results = examples.into_iter().zip(predictions).map(|(example, inference)| {
             let result = PredictionResult { example, inference, model_id: model_id.clone() };
@@ -463,11 +433,11 @@ where
                 }
             };
             if let Some(meters) = &self.meters {
-                meters.num_inferences.inc();
+                meters.inferred(&self.tag, 1);
             }
             // Only a step can still fail, and only then need anything be remembered.
             let memory = (A::STEPS > 0).then(|| (example.clone(), inference.clone()));
-            let result = PredictionResult { example, inference, model_id: self.model_id.clone() };
+            let result = PredictionResult { example, inference, model_id: self.tag.id.clone() };
             match (rescued(Stage::Postprocess, &at, || self.step.after.run(result, &at)), memory) {
                 (Ok(result), _) => out.emit_with(result, &info),
                 (Err(fault), Some((example, inference))) => {
@@ -509,15 +479,22 @@ where
 
     fn setup(&mut self, cx: &SetupContext) -> Result<()> {
         cx.step().clone_into(&mut self.name);
-        let meters = Meters::new(cx, &self.step.settings.namespace);
-        let model = self.step.model()?;
-        if let Some(cost) = model.untold_cost() {
-            meters.loaded(cost);
-            self.tells_load = true;
+        let meters = MeterBook::new(cx.metrics(), &self.step.settings.namespace);
+        if !std::mem::replace(&mut self.has_entered, true) {
+            self.step.enter();
         }
-        report::used(&model.report);
-        self.model_id = Arc::from(&*model.info.model_id);
-        self.model = Some(model);
+        if self.step.models.len() == 1
+            && let Err(error) = self.step.load(0).map(drop)
+            && !self.step.rescues(&error)
+        {
+            return Err(error);
+        }
+        for cell in self.step.models.loaded() {
+            report::used(&cell.report);
+            let version = cell.current();
+            meters.loaded(&version);
+            self.tag = ModelTag { id: Arc::from(&*version.tag.id), prefix: version.tag.prefix.clone() };
+        }
         self.meters = Some(meters);
         Ok(())
     }
@@ -538,36 +515,49 @@ where
     fn process_batch(
         &mut self,
         batch: Batch<B::In>,
-        _: &BundleContext<'_>,
+        cx: &BundleContext<'_>,
         out: &mut Output<A::Out>,
     ) -> Result<()> {
-        let Batch { values, meta } = batch;
-        let ready = self.prepare(values, &meta, out)?;
-        self.push(ready, meta)?;
-        self.collect(out)?;
+        let Some(view) = self.step.settings.updates.metadata.clone() else {
+            self.process_part(batch, out)?;
+            return out.check();
+        };
+        for (i, (version, part)) in Self::by_version(batch, &view, cx)?.into_iter().enumerate() {
+            if i > 0 {
+                // What came before was meant for the version before.
+                self.with_batcher(|lane, run| lane.finish(&|| cx.is_cancelled(), run))?;
+                self.collect(out)?;
+            }
+            self.step.follow(&version);
+            self.process_part(part, out)?;
+        }
         out.check()
     }
 
     fn finish_bundle(&mut self, cx: &BundleContext<'_>, out: &mut Output<A::Out>) -> Result<()> {
         self.with_batcher(|lane, run| lane.finish(&|| cx.is_cancelled(), run))?;
         if let (Some(_), Some(lane), Some(meters)) = (&self.step.length, &self.lane, &self.meters) {
-            meters.was_padded(lane.take_lengths());
+            meters.total.was_padded(lane.take_lengths());
         }
         self.collect(out)?;
         self.lane = None;
         if !self.awaited.is_empty() {
             return Err(Error::internal("elements without predictions at a bundle's end"));
         }
-        self.tells_load = false;
+        if let Some(meters) = &self.meters {
+            meters.swapped(self.step.take_swaps());
+            meters.committed();
+        }
         out.check()
     }
 
     fn teardown(&mut self) {
         self.lane = None;
-        if let Some(model) = self.model.take()
-            && std::mem::take(&mut self.tells_load)
-        {
-            model.tell_again();
+        if let Some(meters) = self.meters.take() {
+            meters.lost();
+        }
+        if std::mem::take(&mut self.has_entered) {
+            self.step.leave();
         }
     }
 }

@@ -13,7 +13,9 @@ use crate::batching::{Batching, LengthFn};
 use crate::carrying::Carrying;
 use crate::chain::{After, Before, Chain, IntoChain, NoSteps};
 use crate::prediction::PredictionResult;
+use crate::signature::Signature;
 use crate::tuned::Tuned;
+use crate::update::ModelMetadata;
 
 /// Arguments given to the handler with every batch; cannot be changed by it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -61,6 +63,21 @@ pub struct ModelInfo {
     /// Where it computes: `cuda:0`, an execution provider; none is the CPU. How large batches may be is remembered by
     /// model and device.
     pub device: Option<String>,
+}
+
+/// How many models of a step may be loaded at once. The ones that were not used for the longest time are let go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ModelLimit {
+    /// At most so many (Beam's `max_models_per_worker_hint`).
+    pub models: Option<usize>,
+    /// At most so many bytes together; one that takes more than all of them is loaded alone.
+    pub bytes: Option<u64>,
+}
+
+impl ModelLimit {
+    pub(crate) fn is_set(&self) -> bool {
+        *self != ModelLimit::default()
+    }
 }
 
 /// How frameworks and allocators say it, in lower case.
@@ -130,6 +147,64 @@ pub trait ModelHandler: Send + Sync + 'static {
     /// # Errors
     /// Of kind [`Model`](ErrorKind::Model), naming the file and what is wrong with it.
     fn load_model(&self) -> Result<Self::Model>;
+
+    /// Loads another version of the model, as [`load_model`](ModelHandler::load_model) loads the first one: from the place
+    /// that `version` names. Called while the one in use computes.
+    ///
+    /// # Errors
+    /// As `load_model`. Default: the handler has no versions.
+    fn load_version(&self, version: &ModelMetadata) -> Result<Self::Model> {
+        let message =
+            format!("{} has no versions, so {} can't take its place", self.name(), version.model_id);
+        Err(Error::new(ErrorKind::Unsupported, "TB0355", message))
+    }
+
+    /// Whether [`load_version`](ModelHandler::load_version) can load any: a pipeline that updates the model is refused else.
+    fn takes_updates(&self) -> bool {
+        false
+    }
+
+    /// What the model takes and gives. A newer version with another signature is refused.
+    fn signature(&self, model: &Self::Model) -> Option<Signature> {
+        let _ = model;
+        None
+    }
+
+    /// How many models the handler has: examples of different cohorts are for different ones and share no batches.
+    #[doc(hidden)]
+    fn cohorts(&self) -> usize {
+        1
+    }
+
+    /// Which one of them an example is for.
+    #[doc(hidden)]
+    fn cohort_of(&self, example: &Self::Example) -> Result<usize> {
+        let _ = example;
+        Ok(0)
+    }
+
+    /// What the metrics of a cohort begin with.
+    #[doc(hidden)]
+    fn cohort_name(&self, cohort: usize) -> Option<String> {
+        let _ = cohort;
+        None
+    }
+
+    /// Loads the model of a cohort, or that version of it.
+    #[doc(hidden)]
+    fn load_cohort(&self, cohort: usize, version: Option<&ModelMetadata>) -> Result<Self::Model> {
+        let _ = cohort;
+        match version {
+            Some(version) => self.load_version(version),
+            None => self.load_model(),
+        }
+    }
+
+    /// How many models may be loaded at once.
+    #[doc(hidden)]
+    fn model_limit(&self) -> ModelLimit {
+        ModelLimit::default()
+    }
 
     /// Exactly one inference for each example, in order. Never called with an empty batch.
     ///

@@ -28,6 +28,8 @@ pub struct ModelReport {
     pub swaps: u64,
     /// How often a newer version was refused and this one kept.
     pub failed_swaps: u64,
+    /// Why the last of those was refused.
+    pub last_failed_swap: Option<String>,
     /// The size that batches are held to because larger ones failed for lack of memory; none as long as none did.
     pub batch_ceiling: Option<u64>,
     /// The batch size that was chosen and why, such as `size 64: best of 16, 32, 64, 128 by elements per second`; by length
@@ -115,6 +117,25 @@ pub(crate) fn loaded(
     (report.uri, report.sha256) = (info.uri.clone(), info.sha256.clone());
     (report.bytes, report.copies) = (bytes, copies);
     line
+}
+
+/// Notes that another version took the place of a model, with its bytes and copies.
+pub(crate) fn swapped(line: &Line, id: &str, info: &ModelInfo, (bytes, copies): (u64, usize)) {
+    if let Some(Entry { report, .. }) = lines().get_mut(line) {
+        report.swaps += 1;
+        report.loads += copies as u64;
+        report.id = id.to_owned();
+        (report.uri, report.sha256) = (info.uri.clone(), info.sha256.clone());
+        (report.bytes, report.copies) = (bytes, copies);
+    }
+}
+
+/// Notes that another version was refused, and why.
+pub(crate) fn swap_failed(line: &Line, why: String) {
+    if let Some(Entry { report, .. }) = lines().get_mut(line) {
+        report.failed_swaps += 1;
+        report.last_failed_swap = Some(why);
+    }
 }
 
 /// Notes that a step of a run has the model in hand.

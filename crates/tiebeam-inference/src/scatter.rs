@@ -1,15 +1,13 @@
 //! [`Scatter`]: puts examples in order again that came back from batches in another one, without an allocation each.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-
 use tiebeam_core::error::Result;
 
-use crate::batcher::{Piece, Slots};
+use crate::batcher::{ModelId, Piece, Slots};
 use crate::call::{Refusal, Verdict};
 
 /// An example that came back by itself, what became of it, and the model that was asked.
-type Scattered<E, P> = (E, Result<P, Refusal>, Arc<str>);
+type Scattered<E, P> = (E, Result<P, Refusal>, ModelId);
 
 /// What came back of a lane, from the first slot on that was not passed on yet.
 pub(crate) struct Scatter<E, P> {
@@ -31,7 +29,7 @@ impl<E, P> Scatter<E, P> {
     }
 
     /// Takes examples with their slots, in any order.
-    pub(crate) fn put(&mut self, slots: Vec<usize>, examples: Vec<E>, verdict: Verdict<P>, model: &Arc<str>) {
+    pub(crate) fn put(&mut self, slots: Vec<usize>, examples: Vec<E>, verdict: Verdict<P>, model: &ModelId) {
         let Some(last) = slots.iter().max() else { return };
         let needed = (last + 1).saturating_sub(self.first);
         if self.back.len() < needed {
@@ -75,14 +73,19 @@ impl<E, P> Scatter<E, P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batcher::ModelTag;
 
-    fn next(scatter: &mut Scatter<i64, i64>) -> Option<(Slots, Vec<i64>, Arc<str>)> {
+    fn of(id: &str) -> ModelId {
+        ModelId::new(ModelTag { id: id.into(), prefix: None })
+    }
+
+    fn next(scatter: &mut Scatter<i64, i64>) -> Option<(Slots, Vec<i64>, ModelId)> {
         scatter.next().map(|piece| (piece.slots, piece.examples, piece.model))
     }
 
     #[test]
     fn what_comes_back_in_any_order_goes_on_in_its_own() {
-        let (mut scatter, a, b) = (Scatter::default(), Arc::from("a"), Arc::from("b"));
+        let (mut scatter, a, b) = (Scatter::default(), of("a"), of("b"));
         scatter.put(vec![4, 1, 3], vec![40, 10, 30], Verdict::All(vec![4, 1, 3]), &a);
         assert_eq!(next(&mut scatter), None, "the first one is still out");
         scatter.put(vec![0], vec![0], Verdict::All(vec![0]), &a);

@@ -81,6 +81,45 @@ impl fmt::Display for Axes<'_> {
     }
 }
 
+/// What a model takes and gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// What goes in.
+    pub inputs: Vec<Port>,
+    /// What comes out.
+    pub outputs: Vec<Port>,
+}
+
+impl Signature {
+    /// What keeps a model of this signature from taking the place of one of `other`; nothing if it can. Axes that are free
+    /// in both may have different names.
+    pub fn differs_from(&self, other: &Signature) -> Option<String> {
+        let same_axes = |one: &Option<Vec<Dim>>, other: &Option<Vec<Dim>>| match (one, other) {
+            (Some(one), Some(other)) => {
+                let same = |(one, other): (&Dim, &Dim)| match (one, other) {
+                    (Dim::Fixed(one), Dim::Fixed(other)) => one == other,
+                    (Dim::Fixed(_), _) | (_, Dim::Fixed(_)) => false,
+                    _ => true,
+                };
+                one.len() == other.len() && one.iter().zip(other).all(same)
+            }
+            (one, other) => one.is_none() == other.is_none(),
+        };
+        let same = |(one, other): (&Port, &Port)| {
+            one.name == other.name && one.type_name == other.type_name && same_axes(&one.shape, &other.shape)
+        };
+        let list = |ports: &[Port]| ports.iter().map(Port::to_string).collect::<Vec<_>>().join(", ");
+        for (what, own, others) in
+            [("takes", &self.inputs, &other.inputs), ("gives", &self.outputs, &other.outputs)]
+        {
+            if own.len() != others.len() || !own.iter().zip(others).all(same) {
+                return Some(format!("it {what} {}, the one in use {}", list(own), list(others)));
+            }
+        }
+        None
+    }
+}
+
 /// An example: what one element brings for the inputs of a model.
 pub trait Example: Element {
     /// Whether it brings one tensor, without a name.

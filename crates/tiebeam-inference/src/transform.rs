@@ -1,18 +1,24 @@
 //! [`RunInference`]: the transform.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tiebeam_core::error::{Error, ErrorKind};
 use tiebeam_core::{Element, OutputTag};
-use tiebeam_graph::{Arity, PCollection, PTransform, ParDo, Pipeline};
+use tiebeam_graph::{Arity, PCollection, PTransform, ParDo, Pipeline, SideInput};
+use tiebeam_transforms::bound_failures;
 
 use crate::batching::Batching;
 use crate::chain::{After, Before, Chain, DropExample, IntoChain, NoSteps, PredictionOf};
 use crate::clock::{Clock, SystemClock};
-use crate::dead_letter::{FailedInference, failed_inference_coder};
-use crate::dofn::{FailedTag, RunInferenceDoFn, Settings, Step};
+use crate::dead_letter::{FailedInference, Stage, failed_inference_coder};
+use crate::dofn::RunInferenceDoFn;
 use crate::handler::{InferenceArgs, ModelHandler};
 use crate::model::unique_identity;
+use crate::nan::HoldsNan;
+use crate::step::{FailedTag, NanPolicy, Same, Settings, Step, Updates};
+use crate::update::{ModelMetadata, Rollout};
+use crate::watch::Watcher;
 
 /// Runs a model over a PCollection: exactly one result for each element, at the element's own time and in its own
 /// windows, in the order of its bundle.
@@ -29,16 +35,82 @@ use crate::model::unique_identity;
 /// let results = p.apply(Create::of([20i64, 30, 40])).apply(RunInference::new(five_times));
 /// let numbers = results.map(|result| result.inference);
 /// ```
-pub struct RunInference<H, B = NoSteps, A = NoSteps> {
+pub struct RunInference<H: ModelHandler, B = NoSteps, A = NoSteps> {
     chain: Chain<H, B, A>,
+    options: Options<H::Inference>,
+}
+
+/// All that is asked of a step beside its handler.
+struct Options<P> {
     args: InferenceArgs,
     namespace: Option<String>,
     identity: Option<String>,
     clock: Arc<dyn Clock>,
+    timeout: Option<Duration>,
+    nan: (NanPolicy, Option<fn(&P) -> bool>),
+    metadata: Option<SideInput<ModelMetadata>>,
+    watch: Option<(String, Duration)>,
+    rollout: Rollout,
+    same: Option<Same<P>>,
+}
+
+impl<O: Element, I: Element, P: Element> Inferred<O, I, P> {
+    /// Those that failed in the model, or in the check before it (Beam's `failed_inferences`).
+    #[track_caller]
+    pub fn failed_inferences(&self) -> PCollection<FailedInference<I, P>> {
+        self.failed_in("FailedInferences", Stage::Inference, None)
+    }
+
+    /// Those that failed in a preprocess step, by its number, in the order in which the steps run (Beam's
+    /// `failed_preprocessing[i]`).
+    #[track_caller]
+    pub fn failed_preprocessing(&self, index: usize) -> PCollection<FailedInference<I, P>> {
+        self.failed_in(&format!("FailedPreprocessing-{index}"), Stage::Preprocess, Some(index))
+    }
+
+    /// Those that failed in a postprocess step, by its number (Beam's `failed_postprocessing[i]`). They keep what the model
+    /// said.
+    #[track_caller]
+    pub fn failed_postprocessing(&self, index: usize) -> PCollection<FailedInference<I, P>> {
+        self.failed_in(&format!("FailedPostprocessing-{index}"), Stage::Postprocess, Some(index))
+    }
+
+    #[track_caller]
+    fn failed_in(
+        &self,
+        name: &str,
+        stage: Stage,
+        index: Option<usize>,
+    ) -> PCollection<FailedInference<I, P>> {
+        let suffix = index.map(|index| format!("-{index}")).unwrap_or_default();
+        let is_of = move |failed: &FailedInference<I, P>| {
+            failed.letter.stage == stage && failed.letter.failure.stage.ends_with(&suffix)
+        };
+        self.failed.step(name).filter(is_of).with_coder(self.failed.coder())
+    }
 }
 
 /// RunInference whose failures are dead letters; made by [`RunInference::with_exception_handling`].
-pub struct RescuedInference<H, B = NoSteps, A = NoSteps>(RunInference<H, B, A>);
+pub struct RescuedInference<H: ModelHandler, B = NoSteps, A = NoSteps> {
+    run: RunInference<H, B, A>,
+    threshold: Option<f64>,
+}
+
+impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RescuedInference<H, B, A> {
+    /// Ends the job when more than this share of the elements fails, from 0 to 1.
+    #[must_use]
+    pub fn with_threshold(mut self, threshold: f64) -> Self {
+        self.threshold = Some(threshold);
+        self
+    }
+
+    /// As [`RunInference::with_timeout`].
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.run = self.run.with_timeout(timeout);
+        self
+    }
+}
 
 /// What [`RescuedInference`] makes.
 pub struct Inferred<O, I, P> {
@@ -53,10 +125,18 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
     pub fn new<C: IntoChain<Handler = H, Before = B, After = A>>(handler: C) -> Self {
         RunInference {
             chain: handler.into_chain(),
-            args: InferenceArgs::none(),
-            namespace: None,
-            identity: None,
-            clock: Arc::new(SystemClock::default()),
+            options: Options {
+                args: InferenceArgs::none(),
+                namespace: None,
+                identity: None,
+                clock: Arc::new(SystemClock::default()),
+                timeout: None,
+                nan: (NanPolicy::Pass, None),
+                metadata: None,
+                watch: None,
+                rollout: Rollout::swap(),
+                same: None,
+            },
         }
     }
 
@@ -64,14 +144,14 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
     /// is built.
     #[must_use]
     pub fn with_inference_args(mut self, args: InferenceArgs) -> Self {
-        self.args = args;
+        self.options.args = args;
         self
     }
 
     /// Counts under this namespace instead of the handler's own.
     #[must_use]
     pub fn with_metrics_namespace(mut self, namespace: impl Into<String>) -> Self {
-        self.namespace = Some(namespace.into());
+        self.options.namespace = Some(namespace.into());
         self
     }
 
@@ -79,14 +159,71 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
     /// handler's own [`model_identity`](ModelHandler::model_identity), each step loads its own.
     #[must_use]
     pub fn with_model_identifier(mut self, identifier: impl Into<String>) -> Self {
-        self.identity = Some(identifier.into());
+        self.options.identity = Some(identifier.into());
         self
     }
 
     /// Takes the time for batching and latencies from `clock`; for tests that move it by hand.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+        self.options.clock = clock;
+        self
+    }
+
+    /// Gives up a load, or a call of the model, that takes longer. A call that does not come back is left behind with its
+    /// copy of the model, which is loaded anew for the next one; the elements of its batch are tried in halves where there
+    /// are dead letters. What is left behind keeps neither the job nor the process from ending.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Says what becomes of predictions that hold NaN. Default: they go on.
+    #[must_use]
+    pub fn with_nan_policy(mut self, policy: NanPolicy) -> Self
+    where
+        H::Inference: HoldsNan,
+    {
+        self.options.nan = (policy, (policy != NanPolicy::Pass).then_some(H::Inference::holds_nan));
+        self
+    }
+
+    /// Takes newer versions of the model from a side input (Beam's `model_metadata_pcoll`): before the elements of a window
+    /// are computed, the version that the side input names for that window is loaded beside the one in use and takes its
+    /// place, unless it is damaged, incompatible or not there: then the one in use stays, and the failure is counted and
+    /// tried again where it may pass. Empty side inputs and empty ids change nothing; two values for one window are an
+    /// error. The version in use is the process's: windows that want different ones at the same time take turns, and every
+    /// result tells which one computed it.
+    #[must_use]
+    pub fn with_model_metadata(mut self, metadata: &PCollection<ModelMetadata>) -> Self {
+        self.options.metadata = Some(metadata.as_singleton_or(ModelMetadata::default()));
+        self
+    }
+
+    /// Looks every `interval` for files of this pattern that are newer than the start, or were rewritten, and that looked
+    /// the same in two looks: the newest takes the place of the model as it runs, or, if it is damaged or incompatible, is
+    /// counted as a failed swap and leaves the model as it is.
+    #[must_use]
+    pub fn watch_model_pattern(mut self, pattern: impl Into<String>, interval: Duration) -> Self {
+        self.options.watch = Some((pattern.into(), interval));
+        self
+    }
+
+    /// Says how newer versions take over. Default: at once.
+    #[must_use]
+    pub fn with_rollout(mut self, rollout: Rollout) -> Self {
+        self.options.rollout = rollout;
+        self
+    }
+
+    /// Says when two versions agree, for [`Rollout::shadow`]. Default: when their predictions are equal to the bit.
+    #[must_use]
+    pub fn with_agreement(
+        mut self,
+        same: impl Fn(&H::Inference, &H::Inference) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.options.same = Some(Arc::new(same));
         self
     }
 
@@ -94,7 +231,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
     /// only the guilty are left; their batch-mates are predicted.
     #[must_use]
     pub fn with_exception_handling(self) -> RescuedInference<H, B, A> {
-        RescuedInference(self)
+        RescuedInference { run: self, threshold: None }
     }
 
     /// The step that all instances share. Every mistake in its settings is told to the pipeline.
@@ -104,7 +241,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
         pipeline: &Pipeline,
         failed: Option<FailedTag<B::In, H::Inference>>,
     ) -> Arc<Step<H, B, A>> {
-        let RunInference { chain: Chain { handler, before, after }, args, namespace, identity, clock } = self;
+        let RunInference { chain: Chain { handler, before, after }, options } = self;
         let batching = match handler.batching().validated(handler.length_fn().is_some()) {
             Ok(batching) => batching,
             Err(error) => {
@@ -112,22 +249,41 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
                 Batching::default()
             }
         };
-        if let Err(error) = handler.validate_inference_args(&args) {
+        let invalid = |message| pipeline.fail(Error::new(ErrorKind::InvalidArgument, "TB0322", message));
+        if let Err(error) = handler.validate_inference_args(&options.args) {
             pipeline.fail(error);
         }
         if handler.copies() == 0 {
-            let message =
-                format!("{} asks for 0 copies of its model; at least one is needed", handler.name());
-            pipeline.fail(Error::new(ErrorKind::InvalidArgument, "TB0322", message));
+            invalid(format!("{} asks for 0 copies of its model; at least one is needed", handler.name()));
         }
-        let identity = match identity.or_else(|| handler.model_identity()) {
+        if options.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            invalid("the timeout must be more than nothing".to_owned());
+        }
+        if options.nan.0 == NanPolicy::DeadLetter && failed.is_none() {
+            invalid("predictions with NaN have no dead letters to go to: with_exception_handling".to_owned());
+        }
+        options.check_updates(pipeline, &handler);
+        let identity = match options.identity.or_else(|| handler.model_identity()) {
             Some(named) => format!("={named}").into(),
             None => unique_identity(),
         };
-        let namespace = namespace.unwrap_or_else(|| handler.metrics_namespace());
-        let settings = Settings { args, namespace, identity, batching, clock };
+        let settings = Settings {
+            args: options.args,
+            namespace: options.namespace.unwrap_or_else(|| handler.metrics_namespace()),
+            identity,
+            batching,
+            clock: options.clock,
+            timeout: options.timeout,
+            nan: options.nan,
+            updates: Updates {
+                metadata: options.metadata.map(|side| side.view().clone()),
+                watch: options.watch,
+                rollout: options.rollout,
+                same: options.same,
+            },
+        };
         let files = handler.model_files();
-        let step = Arc::new(Step::new((handler, before, after), settings, failed));
+        let step = Arc::new(Step::new((Arc::new(handler), before, after), settings, failed));
         files.into_iter().for_each(|file| pipeline.add_file(file));
         let (loads, releases) = (step.clone(), step.clone());
         pipeline.add_check(move || loads.preflight());
@@ -136,18 +292,55 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
     }
 }
 
+impl<P> Options<P> {
+    /// Tells the pipeline what keeps the model from being updated as is wanted.
+    #[track_caller]
+    fn check_updates<H: ModelHandler>(&self, pipeline: &Pipeline, handler: &H) {
+        if let Err(error) = self.rollout.validated() {
+            pipeline.fail(error);
+        }
+        if self.metadata.is_none() && self.watch.is_none() {
+            return;
+        }
+        if !handler.takes_updates() {
+            let message = format!("{} has no versions that could take its model's place", handler.name());
+            pipeline.fail(Error::new(ErrorKind::Unsupported, "TB0355", message));
+        }
+        if let Some((pattern, interval)) = &self.watch {
+            if interval.is_zero() {
+                let message = "the interval of watch_model_pattern must be more than nothing";
+                pipeline.fail(Error::new(ErrorKind::InvalidArgument, "TB0354", message));
+            }
+            if let Err(error) = Watcher::new(pattern, std::time::SystemTime::UNIX_EPOCH) {
+                pipeline.fail(error);
+            }
+        }
+    }
+}
+
 impl<H: ModelHandler, B: Before<H::Example>> RunInference<H, B, NoSteps> {
     /// Leaves the example out of the results.
     #[must_use]
     pub fn drop_example(self) -> RunInference<H, B, DropExample> {
-        let RunInference { chain: Chain { handler, before, .. }, args, namespace, identity, clock } = self;
-        RunInference {
-            chain: Chain { handler, before, after: DropExample },
-            args,
-            namespace,
-            identity,
-            clock,
-        }
+        let RunInference { chain: Chain { handler, before, .. }, options } = self;
+        RunInference { chain: Chain { handler, before, after: DropExample }, options }
+    }
+}
+
+/// The step of a DoFn: one result or dead letter for each element, asked about once whatever its windows are.
+fn par_do<H, B, A>(
+    step: Arc<Step<H, B, A>>,
+    metadata: Option<SideInput<ModelMetadata>>,
+) -> ParDo<B::In, A::Out>
+where
+    H: ModelHandler,
+    B: Before<H::Example>,
+    A: After<PredictionOf<H>>,
+{
+    let par_do = ParDo::new(RunInferenceDoFn::new(step)).with_arity(Arity::OneToOne);
+    match metadata {
+        Some(side) => par_do.with_side_input(&side).with_windows_kept(),
+        None => par_do,
     }
 }
 
@@ -165,9 +358,9 @@ where
 
     #[track_caller]
     fn expand(self, input: PCollection<B::In>) -> PCollection<A::Out> {
+        let metadata = self.options.metadata.clone();
         let step = self.into_step(input.pipeline(), None);
-        let par_do = ParDo::new(RunInferenceDoFn::new(step)).with_arity(Arity::OneToOne);
-        input.step("BeamML_RunInference").apply(par_do)
+        input.step("BeamML_RunInference").apply(par_do(step, metadata))
     }
 }
 
@@ -186,12 +379,19 @@ where
     #[track_caller]
     fn expand(self, input: PCollection<B::In>) -> Self::Output {
         let tag = OutputTag::new("failed");
-        let step = self.0.into_step(input.pipeline(), Some(tag.clone()));
+        let metadata = self.run.options.metadata.clone();
+        let step = self.run.into_step(input.pipeline(), Some(tag.clone()));
         let coder = failed_inference_coder(input.coder(), H::Inference::coder());
-        let par_do = ParDo::new(RunInferenceDoFn::new(step))
-            .with_arity(Arity::OneToOne)
-            .with_dead_letters(&tag, coder);
+        let par_do = par_do(step, metadata).with_dead_letters(&tag, coder);
         let outputs = input.step("BeamML_RunInference").apply(par_do);
-        Inferred { failed: outputs.get(&tag), results: outputs.main }
+        let inferred = Inferred { failed: outputs.get(&tag), results: outputs.main };
+        if let Some(threshold) = self.threshold {
+            if !(0.0..=1.0).contains(&threshold) {
+                let message = format!("the threshold ({threshold}) must be from 0 to 1");
+                input.pipeline().fail(Error::new(ErrorKind::InvalidArgument, "TB0322", message));
+            }
+            bound_failures(&input, &inferred.failed, threshold);
+        }
+        inferred
     }
 }

@@ -10,9 +10,11 @@ pub mod lists;
 pub mod partition;
 pub mod sample;
 pub mod sums;
+pub mod threshold;
 
 pub use co_group::{co_group_by_key, co_group_by_key3};
 pub use combine::CombineExt;
 pub use distinct::distinct;
 pub use keyed::KeyedExt;
 pub use partition::partition;
+pub use threshold::bound_failures;

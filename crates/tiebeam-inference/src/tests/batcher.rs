@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use super::{FakeClock, bad};
-use crate::batcher::{Batcher, Chunk, Lane, Slots};
+use crate::batcher::{Batcher, Chunk, Lane, ModelId, Slots};
 use crate::batching::Batching;
 use crate::call::Verdict;
 use crate::clock::SystemClock;
@@ -17,12 +17,12 @@ fn chunk(first: usize, values: Vec<i64>) -> Chunk<i64> {
 }
 
 /// Doubles, and notes the size.
-fn double(sizes: &Sizes) -> impl FnMut(&[i64]) -> (Verdict<i64>, Arc<str>) {
+fn double(sizes: &Sizes) -> impl FnMut(usize, &[i64]) -> (Verdict<i64>, ModelId) {
     let sizes = sizes.clone();
-    move |batch| {
+    move |_, batch| {
         assert!(!batch.is_empty());
         sizes.lock().unwrap().push(batch.len());
-        (Verdict::All(batch.iter().map(|x| x * 2).collect()), "m".into())
+        (Verdict::All(batch.iter().map(|x| x * 2).collect()), ModelId::default())
     }
 }
 
@@ -44,7 +44,7 @@ fn done(lane: &Lane<i64, i64>) -> Vec<(usize, i64, i64)> {
 
 fn sizes_of(batching: &Batching, pushes: impl IntoIterator<Item = Chunk<i64>>) -> Vec<usize> {
     let sizes = Sizes::default();
-    let batcher = Batcher::new(batching, 4, Arc::new(FakeClock::default()));
+    let batcher = Batcher::new(batching, 1, 4, Arc::new(FakeClock::default()));
     let lane = batcher.open();
     for chunk in pushes {
         lane.push([chunk], &mut double(&sizes));
@@ -88,7 +88,7 @@ fn length_classes_do_not_mix() {
         class,
     };
     let sizes = Sizes::default();
-    let batcher = Batcher::new(&Batching::fixed(3), 2, Arc::new(FakeClock::default()));
+    let batcher = Batcher::new(&Batching::fixed(3), 1, 2, Arc::new(FakeClock::default()));
     let lane = batcher.open();
     lane.push([each(0, &[0, 2, 5, 6]), each(1, &[1, 3, 4])], &mut double(&sizes));
     assert_eq!(*sizes.lock().unwrap(), [3, 3]);
@@ -103,7 +103,7 @@ fn a_batch_waits_no_longer_than_its_duration() {
     let (sizes, clock) = (Sizes::default(), Arc::new(FakeClock::default()));
     let second = Duration::from_secs(1);
     let batching = Batching { max_batch_duration: Some(second), ..Batching::fixed(100) };
-    let batcher = Batcher::new(&batching, 1, clock.clone());
+    let batcher = Batcher::new(&batching, 1, 1, clock.clone());
     let lane = batcher.open();
     lane.push([chunk(0, vec![1])], &mut double(&sizes));
     clock.advance(second / 2);
@@ -119,7 +119,7 @@ fn c25_a_bundle_waits_for_another_to_fill_its_batch() {
     for _ in 0..50 {
         let (sizes, gate) = (Sizes::default(), Barrier::new(2));
         // The clock stands still: only the other bundle can end the wait.
-        let batcher = Batcher::new(&Batching::fixed(2), 1, Arc::new(FakeClock::default()));
+        let batcher = Batcher::new(&Batching::fixed(2), 1, 1, Arc::new(FakeClock::default()));
         std::thread::scope(|scope| {
             for values in [vec![1, 2, 3], vec![4]] {
                 let (sizes, gate, batcher) = (&sizes, &gate, &batcher);
@@ -141,7 +141,7 @@ fn c25_a_bundle_waits_for_another_to_fill_its_batch() {
 fn when_every_bundle_waits_the_last_one_runs_for_all() {
     for _ in 0..50 {
         let (sizes, gate) = (Sizes::default(), Barrier::new(4));
-        let batcher = Batcher::new(&Batching::fixed(100), 1, Arc::new(FakeClock::default()));
+        let batcher = Batcher::new(&Batching::fixed(100), 1, 1, Arc::new(FakeClock::default()));
         std::thread::scope(|scope| {
             for i in 0..4i64 {
                 let (sizes, gate, batcher) = (&sizes, &gate, &batcher);
@@ -161,7 +161,7 @@ fn when_every_bundle_waits_the_last_one_runs_for_all() {
 #[test]
 fn nobody_waits_for_a_bundle_of_the_same_thread() {
     let sizes = Sizes::default();
-    let batcher = Batcher::new(&Batching::fixed(100), 1, Arc::new(FakeClock::default()));
+    let batcher = Batcher::new(&Batching::fixed(100), 1, 1, Arc::new(FakeClock::default()));
     let (a, b) = (batcher.open(), batcher.open());
     a.push([chunk(0, vec![1])], &mut double(&sizes));
     b.push([chunk(0, vec![2])], &mut double(&sizes));
@@ -174,7 +174,7 @@ fn nobody_waits_for_a_bundle_of_the_same_thread() {
 #[test]
 fn cancelling_wakes_a_waiting_bundle() {
     let sizes = Sizes::default();
-    let batcher = Batcher::new(&Batching::fixed(100), 1, Arc::new(FakeClock::default()));
+    let batcher = Batcher::new(&Batching::fixed(100), 1, 1, Arc::new(FakeClock::default()));
     let idle = batcher.open();
     let cancelled = AtomicBool::new(false);
     let error = std::thread::scope(|scope| {
@@ -194,7 +194,7 @@ fn cancelling_wakes_a_waiting_bundle() {
 #[test]
 fn a_bundle_that_failed_takes_its_examples_along() {
     let sizes = Sizes::default();
-    let batcher = Batcher::new(&Batching::fixed(4), 1, Arc::new(FakeClock::default()));
+    let batcher = Batcher::new(&Batching::fixed(4), 1, 1, Arc::new(FakeClock::default()));
     let (gone, stays) = (batcher.open(), batcher.open());
     gone.push([chunk(0, vec![1, 2, 3])], &mut double(&sizes));
     drop(gone);
@@ -207,22 +207,22 @@ fn a_bundle_that_failed_takes_its_examples_along() {
 #[test]
 fn a_thread_that_is_lost_fails_the_examples_it_had_and_nobody_hangs() {
     let batcher: Arc<Batcher<i64, i64>> =
-        Batcher::new(&Batching::fixed(2), 1, Arc::new(FakeClock::default()));
+        Batcher::new(&Batching::fixed(2), 1, 1, Arc::new(FakeClock::default()));
     let gate = Barrier::new(2);
     let verdict = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
             let lane = batcher.open();
             gate.wait();
-            lane.push([chunk(0, vec![1])], &mut |_| panic!("not this one"));
+            lane.push([chunk(0, vec![1])], &mut |_, _| panic!("not this one"));
             gate.wait();
-            lane.finish(&|| false, &mut |_| panic!("not this one")).unwrap();
+            lane.finish(&|| false, &mut |_, _| panic!("not this one")).unwrap();
             lane.take_done().remove(0).verdict
         });
         let lost = scope.spawn(|| {
             let lane = batcher.open();
             gate.wait();
             gate.wait();
-            lane.push([chunk(0, vec![2])], &mut |_| panic!("lost"));
+            lane.push([chunk(0, vec![2])], &mut |_, _| panic!("lost"));
         });
         assert!(lost.join().is_err());
         waiting.join().unwrap()
@@ -233,11 +233,11 @@ fn a_thread_that_is_lost_fails_the_examples_it_had_and_nobody_hangs() {
 
 #[test]
 fn bundles_that_share_a_batch_do_not_share_its_failure() {
-    let batcher = Batcher::new(&Batching::fixed(4), 1, Arc::new(FakeClock::default()));
+    let batcher = Batcher::new(&Batching::fixed(4), 1, 1, Arc::new(FakeClock::default()));
     let (good, guilty) = (batcher.open(), batcher.open());
-    let mut run = |batch: &[i64]| match batch.contains(&-1) {
-        true => (Verdict::Failed(bad("minus one")), "m".into()),
-        false => (Verdict::All(batch.to_vec()), "m".into()),
+    let mut run = |_: usize, batch: &[i64]| match batch.contains(&-1) {
+        true => (Verdict::Failed(bad("minus one")), ModelId::default()),
+        false => (Verdict::All(batch.to_vec()), ModelId::default()),
     };
     good.push([chunk(0, vec![1, 2])], &mut run);
     guilty.push([chunk(0, vec![3, -1])], &mut run);
@@ -275,7 +275,7 @@ fn under_stress_nothing_is_lost_repeated_or_misaligned() {
     ];
     for (case, batching) in settings.into_iter().enumerate() {
         let (predicted, pushed) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let batcher = Batcher::new(&batching, 3, Arc::new(SystemClock::default()));
+        let batcher = Batcher::new(&batching, 1, 3, Arc::new(SystemClock::default()));
         std::thread::scope(|scope| {
             for thread in 0..8u64 {
                 let (batcher, batching, predicted, pushed) = (&batcher, &batching, &predicted, &pushed);
@@ -300,10 +300,10 @@ fn one_bundle(
     predicted: &AtomicUsize,
     pushed: &AtomicUsize,
 ) {
-    let mut run = |batch: &[i64]| {
+    let mut run = |_: usize, batch: &[i64]| {
         assert!(!batch.is_empty() && batch.len() <= batching.max_batch_size);
         predicted.fetch_add(batch.len(), Ordering::SeqCst);
-        (Verdict::All(batch.iter().map(|x| x.wrapping_mul(2)).collect()), Arc::from("m"))
+        (Verdict::All(batch.iter().map(|x| x.wrapping_mul(2)).collect()), ModelId::default())
     };
     let lane = batcher.open();
     let mut wanted = Vec::new();
@@ -350,13 +350,13 @@ fn examples_of_about_one_length_share_a_batch_and_little_is_padded() {
         ..chunk(range.start, range.map(|i| i as i64).collect())
     };
     let batches = Mutex::new(Vec::new());
-    let mut run = |batch: &[i64]| {
+    let mut run = |_: usize, batch: &[i64]| {
         let mut own: Vec<usize> = batch.iter().map(|i| lengths[*i as usize]).collect();
         own.sort_unstable();
         batches.lock().unwrap().push((own[0], own[own.len() - 1]));
-        (Verdict::All(batch.iter().map(|x| x * 2).collect()), "m".into())
+        (Verdict::All(batch.iter().map(|x| x * 2).collect()), ModelId::default())
     };
-    let batcher = Batcher::new(&Batching::fixed(8), 1, Arc::new(FakeClock::default()));
+    let batcher = Batcher::new(&Batching::fixed(8), 1, 1, Arc::new(FakeClock::default()));
     let lane = batcher.open();
     lane.push([with_lengths(0..40)], &mut run);
     assert_eq!(*batches.lock().unwrap(), [], "a window of eight batches is gathered");

@@ -4,20 +4,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
 use tiebeam_core::ErrorKind;
-use tiebeam_core::error::Error;
+use tiebeam_core::error::{Error, Result};
 
 use super::{Counting, FakeClock, plus_one};
 use crate::handler::{ModelHandler, ModelInfo};
-use crate::model::{shared_model, unique_identity};
+use crate::model::{Loader, ModelCell, unique_identity};
 use crate::report;
+
+fn shared_model<H: ModelHandler>(handler: &Arc<H>, identity: &Arc<str>) -> Result<Arc<ModelCell<H::Model>>> {
+    let clock = Arc::new(FakeClock::default());
+    Loader { handler: handler.clone(), clock, timeout: None }.cell(identity, 0, None)
+}
 
 #[test]
 fn many_threads_share_one_load() {
-    let (handler, identity, gate) = (plus_one(), unique_identity(), Barrier::new(8));
+    let (handler, identity, gate) = (Arc::new(plus_one()), unique_identity(), Barrier::new(8));
     let models: Vec<_> = std::thread::scope(|scope| {
         let load = || {
             gate.wait();
-            shared_model(&handler, &identity, &FakeClock::default()).unwrap()
+            shared_model(&handler, &identity).unwrap()
         };
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(load)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -28,8 +33,8 @@ fn many_threads_share_one_load() {
 
 #[test]
 fn a_model_is_released_with_its_last_user_and_loaded_anew() {
-    let (handler, identity) = (plus_one(), unique_identity());
-    let load = || shared_model(&handler, &identity, &FakeClock::default()).unwrap();
+    let (handler, identity) = (Arc::new(plus_one()), unique_identity());
+    let load = || shared_model(&handler, &identity).unwrap();
     let (first, second) = (load(), load());
     let gone = Arc::downgrade(&first);
     drop(first);
@@ -44,30 +49,30 @@ fn a_model_is_released_with_its_last_user_and_loaded_anew() {
 fn an_error_reaches_every_waiter_and_is_not_kept() {
     let broken = Arc::new(AtomicUsize::new(1));
     let (asks, gate) = (broken.clone(), Barrier::new(4));
-    let handler = plus_one().with_load(move || match asks.load(Ordering::SeqCst) {
+    let handler = Arc::new(plus_one().with_load(move || match asks.load(Ordering::SeqCst) {
         0 => Ok(()),
         _ => Err(Error::new(ErrorKind::Model, "TB0323", "no such file: m.pth")),
-    });
+    }));
     let identity = unique_identity();
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 gate.wait();
-                let error = shared_model(&handler, &identity, &FakeClock::default()).err().unwrap();
+                let error = shared_model(&handler, &identity).err().unwrap();
                 assert_eq!((error.kind(), error.message()), (ErrorKind::Model, "no such file: m.pth"));
             });
         }
     });
     broken.store(0, Ordering::SeqCst);
-    assert!(shared_model(&handler, &identity, &FakeClock::default()).is_ok());
+    assert!(shared_model(&handler, &identity).is_ok());
 }
 
 #[test]
 fn a_load_that_panics_is_an_error_of_the_model() {
-    let handler = plus_one().with_load(|| panic!("bad magic"));
+    let handler = Arc::new(plus_one().with_load(|| panic!("bad magic")));
     let identity = unique_identity();
     for _ in 0..2 {
-        let error = shared_model(&handler, &identity, &FakeClock::default()).err().unwrap();
+        let error = shared_model(&handler, &identity).err().unwrap();
         assert_eq!((error.kind(), error.code()), (ErrorKind::Model, "TB0323"));
         assert_eq!(error.message(), "Fake panicked while it loaded its model: bad magic");
     }
@@ -75,8 +80,8 @@ fn a_load_that_panics_is_an_error_of_the_model() {
 
 #[test]
 fn copies_are_loaded_each_and_taken_in_turn() {
-    let (handler, identity) = (plus_one().model_copies(3), unique_identity());
-    let model = shared_model(&handler, &identity, &FakeClock::default()).unwrap();
+    let (handler, identity) = (Arc::new(plus_one().model_copies(3)), unique_identity());
+    let model = shared_model(&handler, &identity).unwrap().current();
     for _ in 0..6 {
         model.next().fetch_add(1, Ordering::SeqCst);
     }
@@ -104,8 +109,8 @@ fn models_of_two_types_do_not_meet_under_one_identity() {
         }
     }
     let identity = unique_identity();
-    let one = shared_model(&Counting, &identity, &FakeClock::default()).unwrap();
-    let other = shared_model(&Other, &identity, &FakeClock::default()).unwrap();
+    let one = shared_model(&Arc::new(Counting), &identity).unwrap().current();
+    let other = shared_model(&Arc::new(Other), &identity).unwrap().current();
     assert_eq!((one.any().load(Ordering::SeqCst), other.any().as_str()), (0, "other"));
 }
 
@@ -113,10 +118,10 @@ fn models_of_two_types_do_not_meet_under_one_identity() {
 fn the_size_is_the_models_own_or_measured_and_never_nothing() {
     let mut handler = plus_one();
     handler.info = ModelInfo { bytes: Some(1000), ..handler.info };
-    let model = shared_model(&handler.model_copies(2), &unique_identity(), &FakeClock::default()).unwrap();
+    let model = shared_model(&Arc::new(handler.model_copies(2)), &unique_identity()).unwrap().current();
     assert_eq!(model.untold_cost().unwrap().bytes, 2000);
     assert_eq!(model.untold_cost(), None);
-    let model = shared_model(&plus_one(), &unique_identity(), &FakeClock::default()).unwrap();
+    let model = shared_model(&Arc::new(plus_one()), &unique_identity()).unwrap().current();
     assert!(model.untold_cost().unwrap().bytes > 0);
 }
 
@@ -131,7 +136,7 @@ fn the_report_tells_one_runs_models() {
         bytes: Some(7),
         device: None,
     };
-    let model = shared_model(&handler, &unique_identity(), &FakeClock::default()).unwrap();
+    let model = shared_model(&Arc::new(handler), &unique_identity()).unwrap();
     let mine = |reports: Vec<report::ModelReport>| {
         reports.into_iter().filter(|report| report.id == "report-test").collect::<Vec<_>>()
     };
@@ -145,6 +150,7 @@ fn the_report_tells_one_runs_models() {
         loads: 1,
         swaps: 0,
         failed_swaps: 0,
+        last_failed_swap: None,
         batch_ceiling: None,
         batching: None,
         padding_permille: None,

@@ -8,7 +8,7 @@ use tiebeam_core::{
     CombineFn, DoFn, ElementContext, Error, ErrorKind, Failure, Output, OutputTag, Result, WindowingStrategy,
 };
 use tiebeam_graph::{Arity, MultiParDo, PCollection, ParDo};
-use tiebeam_transforms::CombineExt;
+use tiebeam_transforms::bound_failures;
 
 use crate::build::expand;
 use crate::expression::{Expression, Raised};
@@ -168,72 +168,9 @@ pub fn try_rows<S: RowStep>(
             let outputs = expand(par_do, input.clone());
             let failed = outputs.get(&errors.tag);
             if let Some(threshold) = errors.threshold {
-                bound(&input, &failed, threshold);
+                bound_failures(&input, &failed, threshold);
             }
             vec![outputs.main.clone(), failed]
         }
-    }
-}
-
-/// Ends the job when more than a part of the rows fails.
-fn bound(all: &PCollection<Row>, failed: &PCollection<Row>, threshold: f64) {
-    let count = |rows: &PCollection<Row>, name: &str, one: (i64, i64)| {
-        let counted = rows.step(format!("Count{name}")).map(move |_| one);
-        counted.step(format!("Global{name}")).window_into(WindowingStrategy::global())
-    };
-    let counted = [count(all, "All", (0, 1)), count(failed, "Failed", (1, 0))];
-    let share = all.pipeline().flatten(counted).step("Share").combine_globally(AddUp);
-    share.step("CheckThreshold").par_do(CheckShare { threshold });
-}
-
-/// Adds up pairs.
-struct AddUp;
-
-impl CombineFn for AddUp {
-    type Input = (i64, i64);
-    type Accumulator = (i64, i64);
-    type Output = (i64, i64);
-
-    fn create_accumulator(&self) -> (i64, i64) {
-        (0, 0)
-    }
-
-    fn add_input(&self, accumulator: &mut (i64, i64), input: (i64, i64)) {
-        self.merge(accumulator, input);
-    }
-
-    fn merge(&self, accumulator: &mut (i64, i64), other: (i64, i64)) {
-        accumulator.0 = accumulator.0.saturating_add(other.0);
-        accumulator.1 = accumulator.1.saturating_add(other.1);
-    }
-
-    fn extract_output(&self, accumulator: (i64, i64)) -> (i64, i64) {
-        accumulator
-    }
-}
-
-#[derive(Clone)]
-struct CheckShare {
-    threshold: f64,
-}
-
-impl DoFn for CheckShare {
-    type In = (i64, i64);
-    type Out = ();
-
-    fn process(
-        &mut self,
-        (failed, all): (i64, i64),
-        _: &ElementContext<'_>,
-        _: &mut Output<()>,
-    ) -> Result<()> {
-        let share = failed as f64 / all.max(1) as f64;
-        if share <= self.threshold {
-            return Ok(());
-        }
-        let message = format!("{failed} of {all} rows failed, more than the threshold of {}", self.threshold);
-        Err(Error::new(ErrorKind::UserCode, "TB0243", message)
-            .with_retryable(false)
-            .with_help("look at the error output, or raise the `threshold`"))
     }
 }
