@@ -1,14 +1,13 @@
 //! [`Carrying`]: a handler whose examples come with something that the model does not see, such as a file's name.
 
 use std::marker::PhantomData;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tiebeam_core::Element;
-use tiebeam_core::error::{Error, Result};
+use tiebeam_core::error::Result;
 
 use crate::batching::{Batching, LengthFn};
-use crate::handler::{InferenceArgs, ModelHandler, ModelInfo, Predictions};
+use crate::handler::{InferenceArgs, ModelHandler, Predictions, as_the_inner_handler};
 
 /// A handler of pairs: what is carried along, and the example that the model is asked about. Made by
 /// [`ModelHandler::carrying`].
@@ -28,9 +27,7 @@ impl<H: ModelHandler, T: Element> ModelHandler for Carrying<H, T> {
     type Inference = H::Inference;
     type Model = H::Model;
 
-    fn load_model(&self) -> Result<Self::Model> {
-        self.handler.load_model()
-    }
+    as_the_inner_handler!();
 
     fn run_inference(
         &self,
@@ -60,6 +57,10 @@ impl<H: ModelHandler, T: Element> ModelHandler for Carrying<H, T> {
         self.handler.check_example(example, model)
     }
 
+    fn cohort_of(&self, (_, example): &Self::Example) -> Result<usize> {
+        self.handler.cohort_of(example)
+    }
+
     fn element_size(&self, (_, example): &Self::Example) -> u64 {
         self.handler.element_size(example)
     }
@@ -71,33 +72,5 @@ impl<H: ModelHandler, T: Element> ModelHandler for Carrying<H, T> {
 
     fn copies(&self) -> usize {
         self.handler.copies()
-    }
-
-    fn metrics_namespace(&self) -> String {
-        self.handler.metrics_namespace()
-    }
-
-    fn name(&self) -> String {
-        self.handler.name()
-    }
-
-    fn model_info(&self, model: &Self::Model) -> ModelInfo {
-        self.handler.model_info(model)
-    }
-
-    fn lacks_memory(&self, error: &Error) -> bool {
-        self.handler.lacks_memory(error)
-    }
-
-    fn validate_inference_args(&self, args: &InferenceArgs) -> Result<()> {
-        self.handler.validate_inference_args(args)
-    }
-
-    fn model_identity(&self) -> Option<String> {
-        self.handler.model_identity()
-    }
-
-    fn model_files(&self) -> Vec<PathBuf> {
-        self.handler.model_files()
     }
 }

@@ -237,8 +237,10 @@ where
         let versions = RefCell::new(BTreeMap::new());
         let only = (step.models.len() == 1).then(|| step.models.peek(0).map(|cell| cell.current()));
         let check = |example: &H::Example| match &only {
-            Some(Some(version)) => step.handler.check_example(example, version.any()),
-            Some(None) => Ok(()),
+            Some(version) => {
+                step.handler.cohort_of(example)?;
+                version.as_ref().map_or(Ok(()), |version| step.handler.check_example(example, version.any()))
+            }
             None => {
                 let cohort = step.handler.cohort_of(example)?;
                 let mut versions = versions.borrow_mut();

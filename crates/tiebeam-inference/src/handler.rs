@@ -12,6 +12,7 @@ use tiebeam_core::row::Value;
 use crate::batching::{Batching, LengthFn};
 use crate::carrying::Carrying;
 use crate::chain::{After, Before, Chain, IntoChain, NoSteps};
+use crate::keyed::{OnMaybeKeyed, OnValue, WithKey, WithMaybeKey};
 use crate::prediction::PredictionResult;
 use crate::signature::Signature;
 use crate::tuned::Tuned;
@@ -64,6 +65,80 @@ pub struct ModelInfo {
     /// model and device.
     pub device: Option<String>,
 }
+
+/// In an `impl ModelHandler` of a handler around another one, `self.handler`, of the same model: all that it says alike.
+macro_rules! as_the_inner_handler {
+    () => {
+        fn load_model(&self) -> Result<Self::Model> {
+            self.handler.load_model()
+        }
+
+        fn load_version(&self, version: &crate::update::ModelMetadata) -> Result<Self::Model> {
+            self.handler.load_version(version)
+        }
+
+        fn takes_updates(&self) -> bool {
+            self.handler.takes_updates()
+        }
+
+        fn validate(&self) -> Result<()> {
+            self.handler.validate()
+        }
+
+        fn signature(&self, model: &Self::Model) -> Option<crate::signature::Signature> {
+            self.handler.signature(model)
+        }
+
+        fn cohorts(&self) -> usize {
+            self.handler.cohorts()
+        }
+
+        fn cohort_name(&self, cohort: usize) -> Option<String> {
+            self.handler.cohort_name(cohort)
+        }
+
+        fn load_cohort(
+            &self,
+            cohort: usize,
+            version: Option<&crate::update::ModelMetadata>,
+        ) -> Result<Self::Model> {
+            self.handler.load_cohort(cohort, version)
+        }
+
+        fn model_limit(&self) -> crate::handler::ModelLimit {
+            self.handler.model_limit()
+        }
+
+        fn metrics_namespace(&self) -> String {
+            self.handler.metrics_namespace()
+        }
+
+        fn name(&self) -> String {
+            self.handler.name()
+        }
+
+        fn model_info(&self, model: &Self::Model) -> crate::handler::ModelInfo {
+            self.handler.model_info(model)
+        }
+
+        fn lacks_memory(&self, error: &tiebeam_core::Error) -> bool {
+            self.handler.lacks_memory(error)
+        }
+
+        fn validate_inference_args(&self, args: &InferenceArgs) -> Result<()> {
+            self.handler.validate_inference_args(args)
+        }
+
+        fn model_identity(&self) -> Option<String> {
+            self.handler.model_identity()
+        }
+
+        fn model_files(&self) -> Vec<std::path::PathBuf> {
+            self.handler.model_files()
+        }
+    };
+}
+pub(crate) use as_the_inner_handler;
 
 /// How many models of a step may be loaded at once. The ones that were not used for the longest time are let go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -162,6 +237,14 @@ pub trait ModelHandler: Send + Sync + 'static {
     /// Whether [`load_version`](ModelHandler::load_version) can load any: a pipeline that updates the model is refused else.
     fn takes_updates(&self) -> bool {
         false
+    }
+
+    /// Refuses the handler's own mistakes when the pipeline is built.
+    ///
+    /// # Errors
+    /// What is wrong with it, without looking at any file.
+    fn validate(&self) -> Result<()> {
+        Ok(())
     }
 
     /// What the model takes and gives. A newer version with another signature is refused.
@@ -370,6 +453,25 @@ pub trait ModelHandler: Send + Sync + 'static {
         Self: Sized,
     {
         Carrying::new(self)
+    }
+
+    /// The same handler for pairs of a key and an example: pairs of the key and the result come out (Beam's
+    /// `KeyedModelHandler`).
+    fn keyed<K: Element>(self) -> Chain<Carrying<Self, K>, OnValue<NoSteps, K>, WithKey<NoSteps>>
+    where
+        Self: Sized,
+    {
+        self.into_chain().keyed()
+    }
+
+    /// The same handler for elements of which some have a key: those come out with it (Beam's `MaybeKeyedModelHandler`).
+    fn maybe_keyed<K: Element>(
+        self,
+    ) -> Chain<Carrying<Self, Option<K>>, OnMaybeKeyed<NoSteps, K>, WithMaybeKey<NoSteps, K>>
+    where
+        Self: Sized,
+    {
+        self.into_chain().maybe_keyed()
     }
 
     /// Runs `step` on each element before the model: elements of type `I` go in from now on.

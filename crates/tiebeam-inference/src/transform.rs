@@ -250,6 +250,9 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
             }
         };
         let invalid = |message| pipeline.fail(Error::new(ErrorKind::InvalidArgument, "TB0322", message));
+        if let Err(error) = handler.validate() {
+            pipeline.fail(error);
+        }
         if let Err(error) = handler.validate_inference_args(&options.args) {
             pipeline.fail(error);
         }

@@ -1,12 +1,11 @@
 //! [`Tuned`]: a handler with other settings than its own.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use tiebeam_core::error::{Error, Result};
+use tiebeam_core::error::Result;
 
 use crate::batching::{Batching, LengthFn};
-use crate::handler::{InferenceArgs, ModelHandler, ModelInfo, Predictions};
+use crate::handler::{InferenceArgs, ModelHandler, Predictions, as_the_inner_handler};
 
 type SizeFn<E> = Arc<dyn Fn(&E) -> u64 + Send + Sync>;
 
@@ -51,9 +50,7 @@ impl<H: ModelHandler> ModelHandler for Tuned<H> {
     type Inference = H::Inference;
     type Model = H::Model;
 
-    fn load_model(&self) -> Result<Self::Model> {
-        self.handler.load_model()
-    }
+    as_the_inner_handler!();
 
     fn run_inference(
         &self,
@@ -81,6 +78,10 @@ impl<H: ModelHandler> ModelHandler for Tuned<H> {
         self.handler.check_example(example, model)
     }
 
+    fn cohort_of(&self, example: &Self::Example) -> Result<usize> {
+        self.handler.cohort_of(example)
+    }
+
     fn element_size(&self, example: &Self::Example) -> u64 {
         match &self.size {
             Some(size) => size(example),
@@ -98,33 +99,5 @@ impl<H: ModelHandler> ModelHandler for Tuned<H> {
 
     fn num_bytes(&self, batch: &[Self::Example]) -> u64 {
         self.handler.num_bytes(batch)
-    }
-
-    fn metrics_namespace(&self) -> String {
-        self.handler.metrics_namespace()
-    }
-
-    fn name(&self) -> String {
-        self.handler.name()
-    }
-
-    fn model_info(&self, model: &Self::Model) -> ModelInfo {
-        self.handler.model_info(model)
-    }
-
-    fn lacks_memory(&self, error: &Error) -> bool {
-        self.handler.lacks_memory(error)
-    }
-
-    fn validate_inference_args(&self, args: &InferenceArgs) -> Result<()> {
-        self.handler.validate_inference_args(args)
-    }
-
-    fn model_identity(&self) -> Option<String> {
-        self.handler.model_identity()
-    }
-
-    fn model_files(&self) -> Vec<PathBuf> {
-        self.handler.model_files()
     }
 }
