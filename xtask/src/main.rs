@@ -18,6 +18,8 @@ cargo xtask TASK
   tidy                 the house's rules: arrows between crates, sizes, error codes, documents
   fetch [NAME...]      packages that tests and examples read, into TIEBEAM_CACHE or ~/.cache/tiebeam
   conformance coders   our coders against Beam's standard_coders.yaml
+  conformance runinference
+                       a test for each of Beam's cases of RunInference and each fault that is made right: run, and told
   conformance tables   Parquet and Avro files of pyarrow's and fastavro's are read here, and the other way round
   conformance yaml-docs
                        the pipelines of Beam YAML's documents, here and with Beam Python: the same rows come out
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         ["hostile", rest @ ..] => hostile::run(rest),
         ["engines", rest @ ..] => engines::run(rest),
         ["conformance", "coders"] => conformance::coders(),
+        ["conformance", "runinference"] => conformance::runinference(),
         ["conformance", "tables"] => conformance::tables(),
         ["conformance", "yaml-docs"] => conformance::yaml_docs(),
         ["help" | "--help" | "-h"] | [] => {

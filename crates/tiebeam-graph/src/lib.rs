@@ -20,4 +20,4 @@ pub use ops::{Create, impulse};
 pub use par_do::{MultiParDo, Outputs, ParDo};
 pub use pcollection::{PCollection, TryMap};
 pub use pipeline::{Begin, Composite, NewOutput, PTransform, Pipeline, composite};
-pub use side_input::SideInput;
+pub use side_input::{AnySideInput, SideInput};

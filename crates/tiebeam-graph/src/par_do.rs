@@ -11,7 +11,7 @@ use tiebeam_exec::{EdgeId, EdgeType, SideInputSpec, TypedEdge};
 use crate::graph::{Arity, NodeKind};
 use crate::pcollection::PCollection;
 use crate::pipeline::{NewOutput, PTransform, Pipeline};
-use crate::side_input::SideInput;
+use crate::side_input::{AnySideInput, SideInput};
 
 /// A DoFn to be applied.
 pub struct ParDo<I, O> {
@@ -102,8 +102,14 @@ impl<I: Element, O: Element> ParDo<I, O> {
 
     /// Lets the DoFn read a side input.
     #[must_use]
-    pub fn with_side_input<V>(mut self, side: &SideInput<V>) -> Self {
-        self.side_inputs.push((side.spec().clone(), side.edge()));
+    pub fn with_side_input<V>(self, side: &SideInput<V>) -> Self {
+        self.with_any_side_input(&side.any())
+    }
+
+    /// Lets the DoFn read a side input of whichever type.
+    #[must_use]
+    pub fn with_any_side_input(mut self, side: &AnySideInput) -> Self {
+        self.side_inputs.push((side.spec.clone(), side.edge));
         self
     }
 

@@ -36,4 +36,16 @@ impl<V> SideInput<V> {
     pub fn spec(&self) -> &SideInputSpec {
         &self.spec
     }
+
+    /// Without the type of what is read: enough to give it to a step whose DoFn has the [`view`](SideInput::view).
+    pub fn any(&self) -> AnySideInput {
+        AnySideInput { edge: self.edge, spec: self.spec.clone() }
+    }
+}
+
+/// A side input whose type is known elsewhere.
+#[derive(Clone)]
+pub struct AnySideInput {
+    pub(crate) edge: EdgeId,
+    pub(crate) spec: SideInputSpec,
 }

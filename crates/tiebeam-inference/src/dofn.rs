@@ -520,6 +520,15 @@ where
         cx: &BundleContext<'_>,
         out: &mut Output<A::Out>,
     ) -> Result<()> {
+        if let Some(updates) = &self.step.settings.updates.keyed {
+            let latest = match &batch.meta {
+                Meta::Uniform(info) => info.windows.as_slice().last(),
+                Meta::Each(infos) => infos.iter().filter_map(|info| info.windows.as_slice().last()).max(),
+            };
+            if let Some(window) = latest {
+                self.step.follow_keyed(updates, cx, window)?;
+            }
+        }
         let Some(view) = self.step.settings.updates.metadata.clone() else {
             self.process_part(batch, out)?;
             return out.check();

@@ -13,6 +13,7 @@ use crate::batching::{Batching, LengthFn};
 use crate::carrying::Carrying;
 use crate::chain::{After, Before, Chain, IntoChain, NoSteps};
 use crate::keyed::{OnMaybeKeyed, OnValue, WithKey, WithMaybeKey};
+use crate::prebatched::Prebatched;
 use crate::prediction::PredictionResult;
 use crate::signature::Signature;
 use crate::tuned::Tuned;
@@ -91,6 +92,10 @@ macro_rules! as_the_inner_handler {
 
         fn cohorts(&self) -> usize {
             self.handler.cohorts()
+        }
+
+        fn first_cohorts(&self) -> usize {
+            self.handler.first_cohorts()
         }
 
         fn cohort_name(&self, cohort: usize) -> Option<String> {
@@ -257,6 +262,12 @@ pub trait ModelHandler: Send + Sync + 'static {
     #[doc(hidden)]
     fn cohorts(&self) -> usize {
         1
+    }
+
+    /// How many of them there are before any update.
+    #[doc(hidden)]
+    fn first_cohorts(&self) -> usize {
+        self.cohorts()
     }
 
     /// Which one of them an example is for.
@@ -444,6 +455,15 @@ pub trait ModelHandler: Send + Sync + 'static {
         Self: Sized,
     {
         Tuned::new(self).set_size(Arc::new(size))
+    }
+
+    /// The same handler for lists of examples that are batches already: each goes to the model as it comes, and comes out
+    /// with the list of its predictions (Beam's `no_batching`).
+    fn no_batching(self) -> Prebatched<Self>
+    where
+        Self: Sized,
+    {
+        Prebatched::new(self)
     }
 
     /// The same handler for pairs: the model is asked about the second part, and the result's example is the whole pair. For

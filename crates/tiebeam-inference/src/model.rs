@@ -7,7 +7,7 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -382,23 +382,47 @@ impl<H: ModelHandler> Loader<H> {
     }
 }
 
+/// So many calls may be left behind at once; more are not begun.
+const MOST_LEFT_BEHIND: usize = 64;
+static LEFT_BEHIND: AtomicUsize = AtomicUsize::new(0);
+
+/// Where a call on a thread of its own stands: it runs; somebody has given it up; it is done.
+const RUNS: u8 = 0;
+const GIVEN_UP: u8 = 1;
+const DONE: u8 = 2;
+
 /// Runs `call` on a thread of its own and gives what it gives; nothing if it takes longer than `timeout`. Then it is left
 /// behind: a thread can't be stopped, but it keeps nobody from going on, nor the process from ending.
 pub(crate) fn within<T: Send + 'static>(
     timeout: Duration,
     call: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Option<Result<T>> {
+    let refused = |message: &str| Error::new(ErrorKind::Io, "TB0351", message);
+    if LEFT_BEHIND.load(Ordering::Relaxed) >= MOST_LEFT_BEHIND {
+        let message = format!("{MOST_LEFT_BEHIND} calls of models did not come back yet; no more are begun");
+        return Some(Err(refused(&message).with_retryable(false)));
+    }
     let (tell, told) = channel();
+    let state = Arc::new(AtomicU8::new(RUNS));
     let thread = std::thread::Builder::new().name("tiebeam-model".to_owned());
+    let own = state.clone();
     let started = thread.spawn(move || {
         let _nobody_waits = tell.send(call());
+        if own.swap(DONE, Ordering::Relaxed) == GIVEN_UP {
+            LEFT_BEHIND.fetch_sub(1, Ordering::Relaxed);
+        }
     });
-    match started {
-        Ok(_) => told.recv_timeout(timeout).ok(),
-        Err(error) => Some(Err(
-            Error::new(ErrorKind::Io, "TB0351", "no thread for a call with a timeout").with_source(error)
-        )),
+    if let Err(error) = started {
+        return Some(Err(refused("no thread for a call with a timeout").with_source(error)));
     }
+    let called = told.recv_timeout(timeout).ok();
+    if called.is_none() {
+        LEFT_BEHIND.fetch_add(1, Ordering::Relaxed);
+        if state.swap(GIVEN_UP, Ordering::Relaxed) == DONE {
+            LEFT_BEHIND.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    called
 }
 
 fn wait_for<M>(load: &Load<M>) -> Result<Arc<ModelCell<M>>> {

@@ -100,7 +100,8 @@ impl<H: ModelHandler> ModelSet<H> {
 
     /// How many models may be loaded before anything is read.
     pub(crate) fn at_first(&self) -> usize {
-        self.limit.models.map_or(self.len(), |most| most.clamp(1, self.len()))
+        let all = self.loader.handler.first_cohorts().clamp(1, self.len());
+        self.limit.models.map_or(all, |most| most.clamp(1, all))
     }
 
     /// The cohort's model if it is loaded.
@@ -207,6 +208,13 @@ impl<H: ModelHandler> ModelSet<H> {
         if let Some(slot) = self.lock().slots.get_mut(cohort) {
             slot.version = Some(version.clone());
         }
+    }
+
+    /// Lets a cohort's model go: nobody asks for it any more.
+    pub(crate) fn let_go(&self, cohort: usize) {
+        let cell = self.lock().slots.get_mut(cohort).and_then(|slot| slot.cell.take());
+        drop(cell);
+        self.changed.notify_all();
     }
 
     /// Lets all models go.

@@ -2,10 +2,8 @@
 
 use std::any::Any;
 use std::cell::Cell;
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use tiebeam_core::Element;
 use tiebeam_core::error::{Error, ErrorKind, Result};
@@ -15,12 +13,9 @@ use crate::chain::{Before, Chain, IntoChain, NoSteps, rescued};
 use crate::dead_letter::Stage;
 use crate::handler::{InferenceArgs, ModelHandler, ModelInfo, ModelLimit, Predictions};
 use crate::keyed::{OnValue, WithKey};
+use crate::routes::{ModelKey, Routes};
 use crate::signature::Signature;
 use crate::update::ModelMetadata;
-
-/// A key that a model can be chosen by.
-pub trait ModelKey: Element + Hash + Eq + Send + Sync + ToString {}
-impl<K: Element + Hash + Eq + Send + Sync + ToString> ModelKey for K {}
 
 /// A handler of whichever kind for examples of `E`.
 trait AnyHandler<E, P>: Send + Sync {
@@ -180,8 +175,7 @@ pub struct PerKeyModels<K, E, P> {
 /// The handler that [`PerKeyModels`] builds.
 pub struct PerKeyHandler<K, E, P> {
     handlers: Vec<Arc<dyn AnyHandler<E, P>>>,
-    keys: Vec<Vec<K>>,
-    cohort_of: RwLock<HashMap<K, usize>>,
+    pub(crate) routes: Arc<Routes<K>>,
     batching: Option<Batching>,
     limit: ModelLimit,
     problem: Option<Error>,
@@ -199,8 +193,7 @@ impl<K: ModelKey, E: Element, P: Element> PerKeyModels<K, E, P> {
         PerKeyModels {
             handler: PerKeyHandler {
                 handlers: Vec::new(),
-                keys: Vec::new(),
-                cohort_of: RwLock::default(),
+                routes: Arc::default(),
                 batching: None,
                 limit: ModelLimit::default(),
                 problem: None,
@@ -221,7 +214,6 @@ impl<K: ModelKey, E: Element, P: Element> PerKeyModels<K, E, P> {
         let name = handler.name();
         let keys: Vec<K> = keys.into_iter().collect();
         let own = &mut self.handler;
-        let cohort = own.handlers.len();
         let mut refuse = |message: String| {
             let error = Error::new(ErrorKind::InvalidArgument, "TB0304", message);
             own.problem.get_or_insert(error);
@@ -229,18 +221,11 @@ impl<K: ModelKey, E: Element, P: Element> PerKeyModels<K, E, P> {
         if keys.is_empty() {
             refuse(format!("{name} was given an empty list of keys"));
         }
-        let of = own.cohort_of.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for key in &keys {
-            if let Some(other) = of.insert(key.clone(), cohort) {
-                let with = own.handlers.get(other).map_or_else(|| name.clone(), |h| h.inner().name);
-                refuse(format!(
-                    "the key {} is in two lists, that of {with} and that of {name}",
-                    key.to_string()
-                ));
-            }
+        if let Some((key, other)) = own.routes.add(keys) {
+            let with = own.handlers.get(other).map_or_else(|| name.clone(), |h| h.inner().name);
+            refuse(format!("the key {key} is in two lists, that of {with} and that of {name}"));
         }
         own.handlers.push(Arc::new(Steps { handler, before }));
-        own.keys.push(keys);
         self
     }
 
@@ -285,12 +270,6 @@ impl<K: ModelKey, E: Element, P: Element> IntoChain for PerKeyModels<K, E, P> {
     }
 }
 
-impl<K: ModelKey, E: Element, P: Element> PerKeyHandler<K, E, P> {
-    fn cohort_of_key(&self, key: &K) -> Option<usize> {
-        self.cohort_of.read().unwrap_or_else(PoisonError::into_inner).get(key).copied()
-    }
-}
-
 impl<K: ModelKey, E: Element, P: Element> ModelHandler for PerKeyHandler<K, E, P> {
     type Example = (K, E);
     type Inference = P;
@@ -301,9 +280,10 @@ impl<K: ModelKey, E: Element, P: Element> ModelHandler for PerKeyHandler<K, E, P
     }
 
     fn load_cohort(&self, cohort: usize, version: Option<&ModelMetadata>) -> Result<AnyModel> {
-        let handler = self.handlers.get(cohort).ok_or_else(|| Error::internal("no such cohort"))?;
+        let base = self.routes.base_of(cohort);
+        let handler = self.handlers.get(base).ok_or_else(|| Error::internal("no such cohort"))?;
         let model = handler.load(version)?;
-        Ok(AnyModel { handler: cohort, ..model })
+        Ok(AnyModel { handler: base, ..model })
     }
 
     fn run_inference(&self, batch: &[(K, E)], model: &AnyModel, args: &InferenceArgs) -> Result<Vec<P>> {
@@ -346,14 +326,16 @@ impl<K: ModelKey, E: Element, P: Element> ModelHandler for PerKeyHandler<K, E, P
     }
 
     fn cohorts(&self) -> usize {
-        self.handlers.len().max(1)
+        self.routes.capacity()
+    }
+
+    fn first_cohorts(&self) -> usize {
+        self.handlers.len()
     }
 
     fn cohort_of(&self, (key, _): &(K, E)) -> Result<usize> {
-        self.cohort_of_key(key).ok_or_else(|| {
-            let mut known: Vec<String> = self.keys.iter().flatten().map(K::to_string).collect();
-            let more = known.len().saturating_sub(10);
-            known.truncate(10);
+        self.routes.cohort_of(key).ok_or_else(|| {
+            let (known, more) = self.routes.some_keys(10);
             let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
             let message =
                 format!("no model is for the key {}, only for {}{rest}", key.to_string(), known.join(", "));
@@ -362,7 +344,7 @@ impl<K: ModelKey, E: Element, P: Element> ModelHandler for PerKeyHandler<K, E, P
     }
 
     fn cohort_name(&self, cohort: usize) -> Option<String> {
-        self.keys.get(cohort)?.first().map(K::to_string)
+        self.routes.name(cohort)
     }
 
     fn model_limit(&self) -> ModelLimit {

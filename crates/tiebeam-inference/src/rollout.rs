@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tiebeam_core::error::{Error, ErrorKind, Result};
+use tiebeam_core::{BundleContext, Window};
 
 use crate::batcher::ModelId;
 use crate::call::{MeterBook, Verdict, guarded, too_slow, wrong_count};
@@ -22,6 +23,23 @@ const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// How often whoever loads a new version looks whether the last one but one is gone.
 const LOOK: Duration = Duration::from_millis(2);
+
+/// A version for a cohort, and what is to be done when its model is there: gives the cohorts that nobody needs any more.
+pub(crate) struct CohortUpdate {
+    pub(crate) cohort: usize,
+    pub(crate) version: ModelMetadata,
+    /// There is no such cohort yet.
+    pub(crate) begins: bool,
+    pub(crate) commit: Box<dyn Fn() -> Vec<usize>>,
+}
+
+/// Reads the side input of versions for keys as it is for a window: its bytes, by which it is known again, and the plan that
+/// it makes.
+pub(crate) type KeyedUpdates = Arc<
+    dyn Fn(&BundleContext<'_>, &Window) -> Result<(Vec<u8>, Box<dyn Fn() -> Result<Vec<CohortUpdate>>>)>
+        + Send
+        + Sync,
+>;
 
 /// What the side input named last, and what became of it.
 #[derive(Default)]
@@ -67,6 +85,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
     pub(super) fn shadow(
         &self,
         cell: &Arc<ModelCell<H::Model>>,
+        cohort: usize,
         trial: &Arc<Trial<H::Model>>,
         examples: &[H::Example],
         verdict: &Verdict<H::Inference>,
@@ -89,7 +108,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
                 cell.withdraw_trial();
                 self.note_failed(cell, &error.at_step("shadow"));
             }
-            Ok(_) if trial.went_well(examples.len()) => self.promote(cell, 0, trial),
+            Ok(_) if trial.went_well(examples.len()) => self.promote(cell, cohort, trial),
             Ok(_) => {}
         }
     }
@@ -147,7 +166,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
             return;
         }
         followed.attempts += 1;
-        followed.again = match self.update(wanted, &|| true) {
+        followed.again = match self.update(0, wanted, &|| true) {
             Err(error) if error.is_retryable() && followed.attempts < ATTEMPTS => {
                 Some(now + FIRST_PAUSE * 2u32.pow(followed.attempts - 1))
             }
@@ -155,14 +174,55 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
         };
     }
 
+    /// The versions for keys that the side input names are loaded; keys whose version can't be loaded keep their model.
+    ///
+    /// # Errors
+    /// When the side input can't be read, or its lists are no update.
+    pub(crate) fn follow_keyed(
+        &self,
+        updates: &KeyedUpdates,
+        cx: &BundleContext<'_>,
+        window: &Window,
+    ) -> Result<()> {
+        let (bytes, plan) = updates(cx, window)?;
+        let mut followed = lock(&self.followed_keyed);
+        if *followed == bytes {
+            return Ok(());
+        }
+        for update in plan()? {
+            let done = match update.begins {
+                false => self.update(update.cohort, &update.version, &|| true),
+                true => {
+                    self.models.set_version(update.cohort, &update.version);
+                    let loaded = self.load(update.cohort).map(drop);
+                    match &loaded {
+                        Ok(()) => drop(self.swaps.0.fetch_add(1, Ordering::Relaxed)),
+                        Err(_) => drop(self.swaps.1.fetch_add(1, Ordering::Relaxed)),
+                    }
+                    loaded
+                }
+            };
+            if done.is_ok() {
+                (update.commit)().into_iter().for_each(|left| self.models.let_go(left));
+            }
+        }
+        *followed = bytes;
+        Ok(())
+    }
+
     /// Loads a version beside the one in use, tries it on an example, and swaps it in or puts it on trial. `is_settled` says
     /// after the load whether what was loaded is still there as it was.
     ///
     /// # Errors
     /// Why the version was refused: the one in use stays. It is counted.
-    pub(crate) fn update(&self, metadata: &ModelMetadata, is_settled: &dyn Fn() -> bool) -> Result<()> {
+    pub(crate) fn update(
+        &self,
+        cohort: usize,
+        metadata: &ModelMetadata,
+        is_settled: &dyn Fn() -> bool,
+    ) -> Result<()> {
         let _one_at_a_time = lock(&self.updating);
-        let cell = self.load(0)?;
+        let cell = self.load(cohort)?;
         if cell.current().tag.id.as_ref() == metadata.model_id && self.settings.updates.watch.is_none() {
             return Ok(());
         }
@@ -171,7 +231,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
         while cell.is_retiring() {
             std::thread::park_timeout(LOOK);
         }
-        let new = self.try_version(&cell, metadata, is_settled);
+        let new = self.try_version(cohort, &cell, metadata, is_settled);
         match new {
             Ok(Some(new)) if self.settings.updates.rollout.is_trial() => {
                 cell.try_out(Arc::new(new), metadata.clone(), self.settings.updates.rollout);
@@ -179,8 +239,8 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
             Ok(Some(new)) => {
                 let memory = new.memory.clone();
                 cell.swap(Arc::new(new), self.handler.copies().max(1));
-                self.models.set_version(0, metadata);
-                self.batcher.know(0, &memory);
+                self.models.set_version(cohort, metadata);
+                self.batcher.know(cohort, &memory);
                 self.swaps.0.fetch_add(1, Ordering::Relaxed);
             }
             Ok(None) => {}
@@ -195,12 +255,13 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
     /// A version that was loaded and has done an example; nothing if it is what is in use already.
     fn try_version(
         &self,
+        cohort: usize,
         cell: &ModelCell<H::Model>,
         metadata: &ModelMetadata,
         is_settled: &dyn Fn() -> bool,
     ) -> Result<Option<SharedModel<H::Model>>> {
         let old = cell.current();
-        let new = self.models.loader.version(self.models.identity(0), 0, Some(metadata))?;
+        let new = self.models.loader.version(self.models.identity(cohort), cohort, Some(metadata))?;
         let refused = |why: String| {
             let message = format!("{} can't take the place of {}: {why}", metadata.model_id, old.tag.id);
             Err(Error::new(ErrorKind::Model, "TB0356", message))
@@ -223,7 +284,10 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
         {
             return refused(why);
         }
-        let sample = lock(&self.sample).clone();
+        // The example was the first cohort's, whichever that was.
+        let sample = lock(&self.sample).clone().filter(|sample| {
+            self.models.len() == 1 || self.handler.cohort_of(sample).is_ok_and(|own| own == cohort)
+        });
         let new = Arc::new(new);
         if let Some(sample) = sample {
             let tried = self
@@ -255,7 +319,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
                 let Some(step) = step.upgrade().filter(|_| !stop.load(Ordering::Relaxed)) else { return };
                 if let Some((path, print)) = found.take() {
                     let metadata = ModelMetadata::of(path.display().to_string());
-                    match step.update(&metadata, &|| watch::print_of(&path) == Some(print)) {
+                    match step.update(0, &metadata, &|| watch::print_of(&path) == Some(print)) {
                         Err(error) if error.is_retryable() && attempts < ATTEMPTS => {
                             attempts += 1;
                             watcher.again(&path);

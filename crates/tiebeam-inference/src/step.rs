@@ -17,7 +17,7 @@ use crate::dead_letter::FailedInference;
 use crate::handler::{InferenceArgs, ModelHandler};
 use crate::model::{Loader, ModelCell, SharedModel};
 use crate::models::ModelSet;
-use crate::rollout::Followed;
+use crate::rollout::{Followed, KeyedUpdates};
 use crate::update::{ModelMetadata, Rollout};
 
 /// What is done with predictions that hold NaN.
@@ -51,6 +51,7 @@ pub(crate) struct Settings<P> {
 /// Where newer versions of the model come from, and how they take over.
 pub(crate) struct Updates<P> {
     pub(crate) metadata: Option<View<ModelMetadata>>,
+    pub(crate) keyed: Option<KeyedUpdates>,
     pub(crate) watch: Option<(String, Duration)>,
     pub(crate) rollout: Rollout,
     pub(crate) same: Option<Same<P>>,
@@ -58,7 +59,7 @@ pub(crate) struct Updates<P> {
 
 impl<P> Updates<P> {
     pub(crate) fn are_wanted(&self) -> bool {
-        self.metadata.is_some() || self.watch.is_some()
+        self.metadata.is_some() || self.watch.is_some() || self.keyed.is_some()
     }
 }
 
@@ -80,6 +81,8 @@ pub(crate) struct Step<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 
     /// One version is loaded at a time.
     pub(crate) updating: Mutex<()>,
     pub(crate) followed: Mutex<Followed>,
+    /// The last list of versions for keys, as bytes.
+    pub(crate) followed_keyed: Mutex<Vec<u8>>,
     /// An example that the model in use could do: what a new version is tried on.
     pub(crate) sample: Mutex<Option<H::Example>>,
     wants_sample: AtomicBool,
@@ -120,6 +123,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
             users: Mutex::default(),
             updating: Mutex::new(()),
             followed: Mutex::default(),
+            followed_keyed: Mutex::default(),
             sample: Mutex::new(None),
             wants_sample,
             swaps: Default::default(),
@@ -256,7 +260,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
             None => self.compute_with(cohort, version, examples, meters),
             Some(trial) if trial.rollout.is_shadow() => {
                 let done = self.compute_with(cohort, version, examples, meters);
-                self.shadow(cell, &trial, examples, &done.0, meters);
+                self.shadow(cell, cohort, &trial, examples, &done.0, meters);
                 done
             }
             Some(trial) => self.canary(cell, cohort, &trial, version, examples, meters),

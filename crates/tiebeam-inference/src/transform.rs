@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tiebeam_core::coder::vec_coder;
 use tiebeam_core::error::{Error, ErrorKind};
 use tiebeam_core::{Element, OutputTag};
-use tiebeam_graph::{Arity, PCollection, PTransform, ParDo, Pipeline, SideInput};
+use tiebeam_graph::{AnySideInput, Arity, PCollection, PTransform, ParDo, Pipeline, SideInput};
 use tiebeam_transforms::bound_failures;
 
 use crate::batching::Batching;
@@ -16,6 +17,10 @@ use crate::dofn::RunInferenceDoFn;
 use crate::handler::{InferenceArgs, ModelHandler};
 use crate::model::unique_identity;
 use crate::nan::HoldsNan;
+use crate::per_key::PerKeyHandler;
+use crate::prediction::PredictionResult;
+use crate::rollout::{CohortUpdate, KeyedUpdates};
+use crate::routes::{KeyModelPathMapping, ModelKey, Move};
 use crate::step::{FailedTag, NanPolicy, Same, Settings, Step, Updates};
 use crate::update::{ModelMetadata, Rollout};
 use crate::watch::Watcher;
@@ -49,6 +54,7 @@ struct Options<P> {
     timeout: Option<Duration>,
     nan: (NanPolicy, Option<fn(&P) -> bool>),
     metadata: Option<SideInput<ModelMetadata>>,
+    keyed: Option<(AnySideInput, KeyedUpdates)>,
     watch: Option<(String, Duration)>,
     rollout: Rollout,
     same: Option<Same<P>>,
@@ -133,6 +139,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
                 timeout: None,
                 nan: (NanPolicy::Pass, None),
                 metadata: None,
+                keyed: None,
                 watch: None,
                 rollout: Rollout::swap(),
                 same: None,
@@ -280,6 +287,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
             nan: options.nan,
             updates: Updates {
                 metadata: options.metadata.map(|side| side.view().clone()),
+                keyed: options.keyed.map(|(_, updates)| updates),
                 watch: options.watch,
                 rollout: options.rollout,
                 same: options.same,
@@ -295,14 +303,24 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
     }
 }
 
+/// The side inputs of a step.
+struct Sides {
+    metadata: Option<SideInput<ModelMetadata>>,
+    keyed: Option<AnySideInput>,
+}
+
 impl<P> Options<P> {
+    fn sides(&self) -> Sides {
+        Sides { metadata: self.metadata.clone(), keyed: self.keyed.as_ref().map(|(side, _)| side.clone()) }
+    }
+
     /// Tells the pipeline what keeps the model from being updated as is wanted.
     #[track_caller]
     fn check_updates<H: ModelHandler>(&self, pipeline: &Pipeline, handler: &H) {
         if let Err(error) = self.rollout.validated() {
             pipeline.fail(error);
         }
-        if self.metadata.is_none() && self.watch.is_none() {
+        if self.metadata.is_none() && self.watch.is_none() && self.keyed.is_none() {
             return;
         }
         if !handler.takes_updates() {
@@ -321,6 +339,46 @@ impl<P> Options<P> {
     }
 }
 
+impl<K, E, P, B, A> RunInference<PerKeyHandler<K, E, P>, B, A>
+where
+    K: ModelKey,
+    E: Element,
+    P: Element,
+    B: Before<(K, E)>,
+    A: After<PredictionResult<(K, E), P>>,
+{
+    /// Takes newer versions of the models from a side input of lists of keys, in which every key is exactly once. Keys that
+    /// had one model and get two are two cohorts from then on. As with
+    /// [`with_model_metadata`](RunInference::with_model_metadata), a version that can't be loaded is counted, and its keys
+    /// keep their model.
+    #[must_use]
+    pub fn with_keyed_model_updates(mut self, updates: &PCollection<KeyModelPathMapping<K>>) -> Self {
+        let routes = self.chain.handler.routes.clone();
+        routes.expect_updates();
+        let side = updates.as_list();
+        let view = side.view();
+        let coder = vec_coder(KeyModelPathMapping::<K>::coder());
+        let read: KeyedUpdates = Arc::new(move |cx, window| {
+            let list = cx.side_input_in(&view, window)?;
+            if list.is_empty() {
+                return Ok((Vec::new(), Box::new(|| Ok(Vec::new()))));
+            }
+            let (bytes, routes) = (coder.to_bytes(&list)?, routes.clone());
+            let plan = move || {
+                let update = |moved: Move<K>| {
+                    let (cohort, version, routes) = (moved.cohort, moved.version.clone(), routes.clone());
+                    let begins = moved.begins();
+                    CohortUpdate { cohort, version, begins, commit: Box::new(move || routes.commit(&moved)) }
+                };
+                Ok(routes.plan(&list)?.into_iter().map(update).collect())
+            };
+            Ok((bytes, Box::new(plan)))
+        });
+        self.options.keyed = Some((side.any(), read));
+        self
+    }
+}
+
 impl<H: ModelHandler, B: Before<H::Example>> RunInference<H, B, NoSteps> {
     /// Leaves the example out of the results.
     #[must_use]
@@ -331,18 +389,19 @@ impl<H: ModelHandler, B: Before<H::Example>> RunInference<H, B, NoSteps> {
 }
 
 /// The step of a DoFn: one result or dead letter for each element, asked about once whatever its windows are.
-fn par_do<H, B, A>(
-    step: Arc<Step<H, B, A>>,
-    metadata: Option<SideInput<ModelMetadata>>,
-) -> ParDo<B::In, A::Out>
+fn par_do<H, B, A>(step: Arc<Step<H, B, A>>, sides: Sides) -> ParDo<B::In, A::Out>
 where
     H: ModelHandler,
     B: Before<H::Example>,
     A: After<PredictionOf<H>>,
 {
     let par_do = ParDo::new(RunInferenceDoFn::new(step)).with_arity(Arity::OneToOne);
-    match metadata {
-        Some(side) => par_do.with_side_input(&side).with_windows_kept(),
+    let par_do = match &sides.metadata {
+        Some(side) => par_do.with_side_input(side).with_windows_kept(),
+        None => par_do,
+    };
+    match &sides.keyed {
+        Some(side) => par_do.with_any_side_input(side).with_windows_kept(),
         None => par_do,
     }
 }
@@ -361,9 +420,9 @@ where
 
     #[track_caller]
     fn expand(self, input: PCollection<B::In>) -> PCollection<A::Out> {
-        let metadata = self.options.metadata.clone();
+        let sides = self.options.sides();
         let step = self.into_step(input.pipeline(), None);
-        input.step("BeamML_RunInference").apply(par_do(step, metadata))
+        input.step("BeamML_RunInference").apply(par_do(step, sides))
     }
 }
 
@@ -382,10 +441,10 @@ where
     #[track_caller]
     fn expand(self, input: PCollection<B::In>) -> Self::Output {
         let tag = OutputTag::new("failed");
-        let metadata = self.run.options.metadata.clone();
+        let sides = self.run.options.sides();
         let step = self.run.into_step(input.pipeline(), Some(tag.clone()));
         let coder = failed_inference_coder(input.coder(), H::Inference::coder());
-        let par_do = par_do(step, metadata).with_dead_letters(&tag, coder);
+        let par_do = par_do(step, sides).with_dead_letters(&tag, coder);
         let outputs = input.step("BeamML_RunInference").apply(par_do);
         let inferred = Inferred { failed: outputs.get(&tag), results: outputs.main };
         if let Some(threshold) = self.threshold {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use tiebeam_core::row::Value;
 use tiebeam_core::{Error, ErrorKind, Result};
 use tiebeam_graph::{Create, Pipeline};
 use tiebeam_inference::{
@@ -294,4 +295,74 @@ fn more_failures_than_the_threshold_end_the_job() {
     }) {
         assert_eq!(error.message(), "50 of 100 elements failed, more than the threshold of 0.49");
     }
+}
+
+/// Beam counts only some of them, and reads a size of 0.
+#[test]
+fn fault_14_failed_batches_are_counted_and_the_model_has_a_size() {
+    let reports = TestPipeline::run_all_modes(|p| {
+        let picky = from_fn("picky", |batch: &[i64]| match batch.contains(&3) {
+            true => Err("three".to_owned()),
+            false => Ok(batch.to_vec()),
+        });
+        let run = RunInference::new(picky.with_batching(Batching::fixed(1))).with_exception_handling();
+        let inferred = p.apply(Create::of(0..10i64)).apply(run);
+        assert_that(&inferred.failed.map(|failed| failed.element)).contains_in_any_order([3]);
+    });
+    for report in &reports {
+        assert_eq!(report.counter(NAME, "failed_batches_counter"), 1);
+    }
+    let size = reports[0].metric(NAME, "model_byte_size");
+    assert!(
+        matches!(size, Some(tiebeam_core::metrics::MetricValue::Distribution(size)) if size.min > 0),
+        "{size:?}"
+    );
+}
+
+/// Beam's handlers take values out of the map that the next batch is given.
+#[test]
+fn fault_13_every_batch_is_given_the_same_arguments() {
+    struct Plus;
+    impl ModelHandler for Plus {
+        type Example = i64;
+        type Inference = i64;
+        type Model = ();
+        fn load_model(&self) -> Result<()> {
+            Ok(())
+        }
+        fn run_inference(&self, batch: &[i64], (): &(), args: &InferenceArgs) -> Result<Vec<i64>> {
+            let Some(Value::Int64(more)) = args.get("more") else {
+                return Err(Error::user("the argument `more` is gone"));
+            };
+            // What it has is its own: changing a copy changes nothing for others.
+            let mut own: std::collections::BTreeMap<&str, &Value> = args.iter().collect();
+            own.remove("more");
+            Ok(batch.iter().map(|x| x + more).collect())
+        }
+        fn validate_inference_args(&self, _: &InferenceArgs) -> Result<()> {
+            Ok(())
+        }
+    }
+    TestPipeline::run_all_modes(|p| {
+        let args: InferenceArgs = [("more", Value::Int64(3))].into_iter().collect();
+        let run = RunInference::new(Plus.with_batching(Batching::fixed(7))).with_inference_args(args);
+        let found = p.apply(Create::of(0..100i64)).apply(run);
+        assert_that(&found.map(|result| result.inference)).contains_in_any_order(3..103);
+    });
+}
+
+#[test]
+fn c10_elements_that_are_batches_already() {
+    let calls: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let noted = calls.clone();
+    let p = Pipeline::new();
+    let plus_one = from_fn("plus_one", move |batch: &[i64]| {
+        noted.lock().unwrap().push(batch.len());
+        Ok::<_, String>(batch.iter().map(|x| x + 1).collect::<Vec<i64>>())
+    });
+    let input = p.apply(Create::of([vec![1i64, 5], vec![], vec![3, 10, 4]]));
+    let found = input.apply(RunInference::new(plus_one.no_batching()));
+    assert_that(&found.flat_map(|result| result.inference)).contains_in_any_order([2, 6, 4, 11, 5]);
+    one_thread(&p).unwrap();
+    assert_eq!(*calls.lock().unwrap(), [2, 3], "each as it came, and none with nothing");
 }

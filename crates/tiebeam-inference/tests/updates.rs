@@ -11,7 +11,8 @@ use std::time::Duration;
 use tiebeam_core::{Error, ErrorKind, FixedWindows, Result, SlidingWindows, Timestamp, WindowingStrategy};
 use tiebeam_graph::{Create, PCollection, Pipeline};
 use tiebeam_inference::{
-    Batching, InferenceArgs, ModelHandler, ModelInfo, ModelMetadata, Rollout, RunInference, report,
+    Batching, InferenceArgs, KeyModelPathMapping, ModelHandler, ModelInfo, ModelMetadata, PerKeyModels,
+    Rollout, RunInference, report,
 };
 use tiebeam_runner::{EmbeddedRunner, JobReport, RunnerOptions};
 use tiebeam_testing::{Mode, TestPipeline, assert_that};
@@ -524,4 +525,51 @@ fn updates_that_can_not_be_are_refused_when_the_pipeline_is_built() {
         p.apply(Create::of([1i64])).apply(run);
     });
     assert_eq!(shown, ["the interval of watch_model_pattern must be more than nothing"]);
+}
+
+#[test]
+fn updates_split_the_models_of_keys() {
+    let folder = Folder::new();
+    let (old, other) = (folder.write(0, "1"), folder.write(1, "2"));
+    (2..5).for_each(|n| drop(folder.write(n, &(n * 10).to_string())));
+    folder.write(9, "no number");
+    let key = |text: &str| text.to_owned();
+    let update = |keys: &[&str], version: usize| KeyModelPathMapping {
+        keys: keys.iter().map(|text| key(text)).collect(),
+        update_path: folder.id(version),
+        model_name: String::new(),
+    };
+    let run = |updates: &[KeyModelPathMapping<String>], wanted: [(&str, i64, usize); 4]| {
+        TestPipeline::run_all_modes(|p| {
+            let models = PerKeyModels::new()
+                .with_models(["a", "b", "c"].map(key), Times::of(&old))
+                .with_models(["d"].map(key), Times::of(&other));
+            let updates = p.step("Versions").apply(Create::of(updates.to_vec()));
+            let input = p.apply(Create::of(["a", "b", "c", "d"].map(|text| (key(text), 1i64))));
+            let run = RunInference::new(models).with_keyed_model_updates(&updates);
+            let found =
+                input.apply(run).map(|(key, result)| (key, (result.inference, result.model_id.to_string())));
+            assert_that(&found)
+                .contains_in_any_order(wanted.map(|(text, y, version)| (key(text), (y, folder.id(version)))));
+        })
+    };
+    run(&[], [("a", 1, 0), ("b", 1, 0), ("c", 1, 0), ("d", 2, 1)]);
+    let split = [update(&["a"], 2), update(&["b", "d"], 3), update(&["c"], 4)];
+    let reports = run(&split, [("a", 20, 2), ("b", 30, 3), ("c", 40, 4), ("d", 30, 3)]);
+    for report in &reports {
+        let count = |name| report.counter("BeamML_KeyedModels", name);
+        assert_eq!((count("a-_num_inferences"), count("c-_num_inferences")), (1, 1), "cohorts of their own");
+    }
+    // Keys whose version can't be loaded keep their model.
+    let bad = [update(&["a"], 9), update(&["b", "c"], 3), update(&["d"], 9)];
+    run(&bad, [("a", 1, 0), ("b", 30, 3), ("c", 30, 3), ("d", 2, 1)]);
+    for error in TestPipeline::fails_in_all_modes(|p| {
+        let models = PerKeyModels::new().with_models(["a", "b"].map(key), Times::of(&old));
+        let updates = p.step("Versions").apply(Create::of([update(&["a"], 2)]));
+        let run = RunInference::new(models).with_keyed_model_updates(&updates);
+        p.apply(Create::of([(key("a"), 1i64)])).apply(run);
+    }) {
+        let said = "Invalid model update: b appears in the original configuration, but not the update.";
+        assert_eq!(error.message(), said);
+    }
 }

@@ -4,9 +4,10 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tiebeam_core::error::Result;
+use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_inference::{
-    Example, Inference, InferenceArgs, ModelHandler, ModelInfo, Tensor, Tensors, staged,
+    Example, Inference, InferenceArgs, ModelHandler, ModelInfo, ModelMetadata, Signature, Tensor, Tensors,
+    staged,
 };
 
 use crate::engine::Engine;
@@ -33,11 +34,14 @@ pub struct OnnxModelHandler<E = Tensor, P = Tensor> {
 }
 
 type Loader = Arc<dyn Fn(&LoadOptions) -> Result<OnnxModel> + Send + Sync>;
+type Reader = Arc<dyn Fn(&Path, &LoadOptions) -> Result<OnnxModel> + Send + Sync>;
 
 /// Where the model comes from.
 #[derive(Clone)]
 enum Source {
     File(PathBuf),
+    /// A file of another format, and what reads it.
+    Read(PathBuf, Reader),
     Made(Loader),
 }
 
@@ -69,6 +73,22 @@ impl OnnxModelHandler {
     ) -> Self {
         OnnxModelHandler {
             source: Source::Made(Arc::new(load)),
+            name,
+            namespace,
+            ..OnnxModelHandler::new("")
+        }
+    }
+
+    /// A handler of a model in a file of another format, which `read` makes an ONNX graph of in memory, with the name of the
+    /// handler and the namespace of its metrics. Newer versions are read alike.
+    pub fn from_file(
+        name: &'static str,
+        namespace: &'static str,
+        path: impl AsRef<Path>,
+        read: impl Fn(&Path, &LoadOptions) -> Result<OnnxModel> + Send + Sync + 'static,
+    ) -> Self {
+        OnnxModelHandler {
+            source: Source::Read(path.as_ref().to_owned(), Arc::new(read)),
             name,
             namespace,
             ..OnnxModelHandler::new("")
@@ -157,7 +177,7 @@ impl<E, P> OnnxModelHandler<E, P> {
     /// The model's file, unless it is made in memory.
     pub fn path(&self) -> Option<&Path> {
         match &self.source {
-            Source::File(path) => Some(path),
+            Source::File(path) | Source::Read(path, _) => Some(path),
             Source::Made(_) => None,
         }
     }
@@ -171,10 +191,35 @@ impl<E: Example, P: Inference> ModelHandler for OnnxModelHandler<E, P> {
     fn load_model(&self) -> Result<OnnxModel> {
         let model = match &self.source {
             Source::File(path) => OnnxModel::load(&staged::local(path), &self.options)?,
+            Source::Read(path, read) => read(&staged::local(path), &self.options)?,
             Source::Made(load) => load(&self.options)?,
         };
         model.check_forms::<E, P>()?;
         Ok(model)
+    }
+
+    fn load_version(&self, version: &ModelMetadata) -> Result<OnnxModel> {
+        // The digest is the first version's.
+        let options = LoadOptions { sha256: None, ..self.options.clone() };
+        let path = Path::new(&version.model_id);
+        let model = match &self.source {
+            Source::File(_) => OnnxModel::load(path, &options)?,
+            Source::Read(_, read) => read(path, &options)?,
+            Source::Made(_) => {
+                let message = format!("{} is made in memory, it has no versions in files", self.name);
+                return Err(Error::new(ErrorKind::Unsupported, "TB0355", message));
+            }
+        };
+        model.check_forms::<E, P>()?;
+        Ok(model)
+    }
+
+    fn takes_updates(&self) -> bool {
+        !matches!(self.source, Source::Made(_))
+    }
+
+    fn signature(&self, model: &OnnxModel) -> Option<Signature> {
+        Some(model.signature())
     }
 
     fn run_inference(&self, batch: &[E], model: &OnnxModel, _: &InferenceArgs) -> Result<Vec<P>> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tiebeam_core::error::{Error, ErrorKind, Result};
-use tiebeam_inference::{Example, Inference, ModelInfo, Port, Tensor};
+use tiebeam_inference::{Example, Inference, ModelInfo, Port, Signature, Tensor};
 
 use crate::engine::{self, Engine, EngineOptions, Session};
 use crate::file::{ModelFile, model_error};
@@ -142,6 +142,11 @@ impl OnnxModel {
     /// What comes out, as far as it was asked for.
     pub fn outputs(&self) -> &[Port] {
         &self.outputs
+    }
+
+    /// What goes in and what comes out.
+    pub fn signature(&self) -> Signature {
+        Signature { inputs: self.inputs.clone(), outputs: self.outputs.clone() }
     }
 
     /// Whether examples of type `E` and inferences of type `P` can be had of this model at all.

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_core::row::Value;
-use tiebeam_inference::{Example, Inference};
-use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor, Tensors, staged};
+use tiebeam_inference::{
+    Example, Inference, InferenceArgs, ModelHandler, ModelInfo, ModelMetadata, Signature, Tensor, Tensors,
+    staged,
+};
 use tiebeam_onnx::{Engine, LoadOptions, OnnxModel};
 
 use crate::architecture::{Architecture, architecture};
@@ -189,11 +191,11 @@ impl<E, P> PytorchModelHandler<E, P> {
     }
 
     /// The model as an ONNX file in memory, with what it was made from.
-    fn to_onnx(&self) -> Result<(Vec<u8>, ModelInfo)> {
-        self.validate()?;
+    fn to_onnx(&self, path: &Path, sha256: Option<&str>) -> Result<(Vec<u8>, ModelInfo)> {
+        PytorchModelHandler::validate(self)?;
         let architecture = self.architecture()?;
-        let mut weights = StateDict::open(staged::local(&self.path))?;
-        if let Some(sha256) = &self.options.sha256 {
+        let mut weights = StateDict::open(path)?;
+        if let Some(sha256) = sha256 {
             weights = weights.verified(sha256)?;
         }
         let bytes = architecture.to_onnx(&weights, &self.params)?.encode_to_vec();
@@ -208,16 +210,39 @@ impl<E, P> PytorchModelHandler<E, P> {
     }
 }
 
+impl<E: Example, P: Inference> PytorchModelHandler<E, P> {
+    fn load(&self, path: &Path, sha256: Option<&str>) -> Result<OnnxModel> {
+        let (bytes, details) = self.to_onnx(path, sha256)?;
+        let model = OnnxModel::from_bytes(&*details.model_id, bytes, &self.options)?.with_details(details);
+        model.check_forms::<E, P>()?;
+        Ok(model)
+    }
+}
+
 impl<E: Example, P: Inference> ModelHandler for PytorchModelHandler<E, P> {
     type Example = E;
     type Inference = P;
     type Model = OnnxModel;
 
     fn load_model(&self) -> Result<OnnxModel> {
-        let (bytes, details) = self.to_onnx()?;
-        let model = OnnxModel::from_bytes(&*details.model_id, bytes, &self.options)?.with_details(details);
-        model.check_forms::<E, P>()?;
-        Ok(model)
+        self.load(&staged::local(&self.path), self.options.sha256.as_deref())
+    }
+
+    fn load_version(&self, version: &ModelMetadata) -> Result<OnnxModel> {
+        // The digest is the first version's.
+        self.load(Path::new(&version.model_id), None)
+    }
+
+    fn takes_updates(&self) -> bool {
+        true
+    }
+
+    fn validate(&self) -> Result<()> {
+        PytorchModelHandler::validate(self)
+    }
+
+    fn signature(&self, model: &OnnxModel) -> Option<Signature> {
+        Some(model.signature())
     }
 
     fn run_inference(&self, batch: &[E], model: &OnnxModel, _: &InferenceArgs) -> Result<Vec<P>> {

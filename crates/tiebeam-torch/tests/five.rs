@@ -254,3 +254,56 @@ fn modules_that_do_not_go_together_are_named() {
         ("TB0374", "module `head.linear`: Linear of 3 features was given [n, 4]")
     );
 }
+
+/// A file of safetensors with these tensors.
+fn safetensors(tensors: &[(&str, &[usize], &[f32])]) -> Vec<u8> {
+    let (mut header, mut data) = (String::from("{"), Vec::new());
+    for (i, (name, shape, values)) in tensors.iter().enumerate() {
+        let begin = data.len();
+        values.iter().for_each(|value| data.extend_from_slice(&value.to_le_bytes()));
+        let comma = if i > 0 { "," } else { "" };
+        let (shape, end) = (format!("{shape:?}"), data.len());
+        header += &format!(
+            "{comma}\"{name}\":{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":[{begin},{end}]}}"
+        );
+    }
+    header.push('}');
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend_from_slice(header.as_bytes());
+    file.extend_from_slice(&data);
+    file
+}
+
+fn one_linear(folder: &std::path::Path, weight: f32, bias: f32) -> PytorchModelHandlerTensor {
+    let path = folder.join("linear.safetensors");
+    let tensors: [(&str, &[usize], &[f32]); 2] =
+        [("linear.weight", &[1, 1], &[weight]), ("linear.bias", &[1], &[bias])];
+    std::fs::write(&path, safetensors(&tensors)).unwrap();
+    let dims = [("input_dim", Value::Int64(1)), ("output_dim", Value::Int64(1))];
+    PytorchModelHandlerTensor::new(path, "LinearRegression").with_params(dims)
+}
+
+#[test]
+fn c30_a_linear_model_of_two_and_a_half() {
+    let folder = tempfile::tempdir().unwrap();
+    for engine in engines() {
+        let handler = one_linear(folder.path(), 2.0, 0.5).with_engine(engine);
+        assert_eq!(predictions(&handler, &[1.0, 5.0, -3.0, 10.0]), [2.5, 10.5, -5.5, 20.5], "{engine}");
+    }
+}
+
+#[test]
+fn fault_02_a_newer_state_dict_is_loaded_and_another_shape_is_told() {
+    use tiebeam_inference::ModelMetadata;
+    for engine in engines() {
+        let handler = linear("five.pth").with_engine(engine);
+        assert!(handler.takes_updates());
+        let ten = fixture("ten.safetensors").display().to_string();
+        let model = handler.load_version(&ModelMetadata::of(ten.clone())).unwrap();
+        let ys = handler.run_inference(&[Tensor::scalar(20f32)], &model, &InferenceArgs::none()).unwrap();
+        assert_eq!(ys[0].to_scalar::<f32>(), Some(200.0));
+        assert_eq!(&*handler.model_info(&model).model_id, ten, "told by the model that computed");
+        let (old, new) = (handler.load_model().unwrap(), handler.signature(&model).unwrap());
+        assert_eq!(new.differs_from(&handler.signature(&old).unwrap()), None);
+    }
+}

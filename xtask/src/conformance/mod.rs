@@ -10,9 +10,11 @@ use crate::say;
 mod any;
 mod coders;
 mod docs;
+mod runinference;
 mod tables;
 mod yaml_docs;
 
+pub(crate) use self::runinference::run as runinference;
 use self::yaml_docs::Verdict;
 
 /// Beam's standard_coders.yaml: every example, in every context that it is meant for.

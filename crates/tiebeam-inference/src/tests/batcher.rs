@@ -67,8 +67,27 @@ fn c19_sizes_grow_from_the_minimum_to_the_maximum() {
     assert_eq!(sizes_of(&batching, (0..47).map(|i| chunk(i, vec![i as i64]))), [5, 5, 10, 10, 10, 7]);
 }
 
+/// Beam's stateful path batches each window apart and makes `[5, 1, 4]` of ten elements in two windows; ours mix windows,
+/// and one-element bundles fill batches together.
 #[test]
-fn an_oversize_element_goes_alone_and_none_is_called_with_nothing() {
+fn c24_elements_of_many_small_bundles_fill_batches() {
+    let sizes = Sizes::default();
+    let clock = Arc::new(FakeClock::default());
+    let batching = Batching { max_batch_duration: Some(Duration::from_secs(100)), ..Batching::fixed(5) };
+    let batcher = Batcher::new(&batching, 1, 1, clock);
+    let lanes: Vec<_> = (0..10).map(|_| batcher.open()).collect();
+    for (i, lane) in lanes.iter().enumerate() {
+        lane.push([chunk(0, vec![i as i64])], &mut double(&sizes));
+    }
+    for (i, lane) in lanes.iter().enumerate() {
+        lane.finish(&|| false, &mut double(&sizes)).unwrap();
+        assert_eq!(done(lane), [(0, i as i64, i as i64 * 2)]);
+    }
+    assert_eq!(*sizes.lock().unwrap(), [5, 5]);
+}
+
+#[test]
+fn fault_03_fault_06_weights_bound_batches_and_an_oversize_element_goes_alone() {
     let batching = Batching { max_batch_weight: Some(6), min_batch_size: 100, ..Batching::at_most(100) };
     let heavy = Chunk { weights: vec![10, 3, 3, 3, 7, 1], ..chunk(0, (0..6).collect()) };
     assert_eq!(sizes_of(&batching, [heavy]), [1, 2, 1, 1, 1]);
@@ -115,7 +134,7 @@ fn a_batch_waits_no_longer_than_its_duration() {
 }
 
 #[test]
-fn c25_a_bundle_waits_for_another_to_fill_its_batch() {
+fn c25_fault_16_a_bundle_waits_for_another_to_fill_its_batch() {
     for _ in 0..50 {
         let (sizes, gate) = (Sizes::default(), Barrier::new(2));
         // The clock stands still: only the other bundle can end the wait.
@@ -370,7 +389,7 @@ fn examples_of_about_one_length_share_a_batch_and_little_is_padded() {
 }
 
 #[test]
-fn weight_counts_with_a_duration_too() {
+fn fault_04_weight_counts_with_a_duration_too() {
     let batching = Batching {
         max_batch_weight: Some(6),
         max_batch_duration: Some(Duration::from_secs(60)),

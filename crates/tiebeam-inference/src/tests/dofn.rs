@@ -198,7 +198,7 @@ fn sliding(index: i64) -> WindowInfo {
 }
 
 #[test]
-fn every_element_keeps_its_place_time_and_windows_and_is_asked_about_once() {
+fn fault_08_fault_09_every_element_keeps_its_place_time_and_windows_and_is_asked_about_once() {
     for size in [1, 7, 64, 100, 1000] {
         let handler = plus_one();
         let calls = handler.calls.clone();

@@ -109,7 +109,7 @@ fn fewer_or_more_predictions_than_examples_are_an_error_that_names_both() {
 }
 
 #[test]
-fn a_model_that_drops_elements_loses_none_of_them() {
+fn fault_05_a_model_that_drops_elements_loses_none_of_them() {
     let handler =
         Fake::new(|batch: &[i64]| Ok(batch.iter().filter(|x| **x != 3).map(|x| x + 1).collect::<Vec<_>>()));
     let mut instance =
@@ -276,7 +276,7 @@ proptest! {
 }
 
 #[test]
-fn one_guilty_at_any_place_costs_few_calls() {
+fn fault_10_one_guilty_at_any_place_costs_few_calls() {
     for n in 1..=130usize {
         for place in 0..n {
             let handler = picky();

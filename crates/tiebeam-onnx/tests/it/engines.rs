@@ -133,7 +133,7 @@ fn strings_run_where_the_engine_has_them() {
 }
 
 #[test]
-fn several_inputs_and_outputs_by_name() {
+fn c33_several_inputs_and_outputs_by_name() {
     let row = |a: f32| {
         named([("a", Tensor::vector(vec![a, 2.0, 3.0])), ("b", Tensor::vector(vec![1.0f32, 1.0, 3.0]))])
     };

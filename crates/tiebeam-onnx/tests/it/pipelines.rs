@@ -2,7 +2,7 @@
 
 use tiebeam_core::metrics::MetricValue;
 use tiebeam_graph::Create;
-use tiebeam_inference::{Batching, ModelHandler, RunInference, Tensor};
+use tiebeam_inference::{Batching, ModelHandler, ModelMetadata, RunInference, Tensor};
 use tiebeam_onnx::OnnxModelHandler;
 use tiebeam_onnx::proto::{Axis, NodeProto};
 use tiebeam_testing::{TestPipeline, assert_that};
@@ -69,4 +69,45 @@ fn a_hundred_wrong_rows_among_ten_thousand_are_exactly_the_dead_letters() {
             }
         }
     }
+}
+
+/// Beam's ONNX handler takes no notice of a newer version.
+#[test]
+fn fault_02_a_newer_model_takes_over_and_one_of_other_inputs_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let times = |n: usize, axis: usize| {
+        let axes = [N, Axis::Fixed(axis)];
+        let (x, y) = (value("x", F32, &axes), value("y", F32, &axes));
+        let nodes = match n {
+            2 => vec![NodeProto::of("Add", &["x", "x"], &["y"])],
+            _ => vec![NodeProto::of("Sum", &["x", "x", "x"], &["y"])],
+        };
+        let path = folder.path().join(format!("times_{n}_of_{axis}.onnx"));
+        std::fs::write(&path, model(graph(nodes, vec![x], vec![y], vec![]))).unwrap();
+        path
+    };
+    let (old, new, other) = (times(2, 3), times(3, 3), times(3, 4));
+    for options in engines() {
+        for (version, factor, by, failed) in [(&new, 3.0f32, &new, 0), (&other, 2.0, &old, 1)] {
+            let reports = TestPipeline::run_all_modes(|p| {
+                let mut handler = OnnxModelHandler::new(&old).with_engine(options.engine.engine);
+                if let Some(library) = &options.engine.ort_dylib {
+                    handler = handler.with_ort_dylib(library);
+                }
+                let version = ModelMetadata::of(version.display().to_string());
+                let metadata = p.step("Versions").apply(Create::of([version]));
+                let rows = p.apply(Create::of([1.0f32, 5.0])).map(|x| Tensor::vector(vec![x; 3]));
+                let found = rows.apply(RunInference::new(handler).with_model_metadata(&metadata));
+                let found = found.map(|result| (result.inference.to_string(), result.model_id.to_string()));
+                let wanted = [1.0, 5.0].map(|x| Tensor::vector(vec![x * factor; 3]).to_string());
+                assert_that(&found).contains_in_any_order(wanted.map(|y| (y, by.display().to_string())));
+            });
+            assert_eq!(reports[0].counter("BeamML_Onnx", "failed_model_swaps"), failed);
+            assert_eq!(reports[0].counter("BeamML_Onnx", "model_swaps"), 1 - failed);
+        }
+    }
+    let line = tiebeam_inference::report::models().into_iter().find(|line| line.last_failed_swap.is_some());
+    let why = line.and_then(|line| line.last_failed_swap).unwrap();
+    let wanted = "it takes x float32[n, 4], the one in use x float32[n, 3]";
+    assert!(why.contains(wanted), "{why}");
 }
