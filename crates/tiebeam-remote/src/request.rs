@@ -89,8 +89,9 @@ impl RemoteRequest {
         let text = String::from_utf8_lossy(&body[..body.len().min(SHOWN * 4 + longest)]).into_owned();
         let text = self.scrubbed(&text);
         let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let mut shown: String = line.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
-        if shown.len() < line.len() {
+        let mut printable = line.chars().filter(|c| !c.is_control());
+        let mut shown: String = printable.by_ref().take(SHOWN).collect();
+        if printable.next().is_some() {
             shown.push('…');
         }
         shown
