@@ -128,6 +128,10 @@ impl Endpoint {
             let (wait, why, counter) = {
                 let mut state = self.state();
                 let now = self.time.now();
+                if now >= deadline {
+                    let why = "the requests before it took all of the time";
+                    return Err(TooLate { wait: Duration::ZERO, why });
+                }
                 if now < state.closed_until {
                     let wait = state.closed_until - now;
                     (wait, "the endpoint asks to be left alone", &self.counters.asked_us)
@@ -261,6 +265,7 @@ mod tests {
         endpoint.close_for(secs(100));
         let late = endpoint.admit(secs(100), None, None).unwrap_err();
         assert_eq!(late.wait, secs(100));
+        assert_eq!(endpoint.admit(Duration::ZERO, None, None).unwrap_err().wait, Duration::ZERO);
         assert_eq!(fake.now(), Duration::ZERO);
         endpoint.admit(secs(101), None, None).unwrap();
     }

@@ -306,10 +306,11 @@ impl<T: RemoteModel> ModelHandler for RemoteModelHandler<T> {
         Ok(Predictions::Each(each.into_iter().map(|answer| answer.map(|a| a.inference)).collect()))
     }
 
-    /// As many examples as can be in flight at the same time: one that waits for its turn within a batch would only use
-    /// up the batch's deadline.
+    /// Four times as many examples as can be in flight at the same time, so that one slow request does not leave the
+    /// others idle; not more, since what waits for its turn within a batch uses up the batch's deadline.
     fn batching(&self) -> Batching {
-        Batching::at_most(self.request_size().saturating_mul(self.settings.max_concurrency).max(1))
+        let in_flight = self.request_size().saturating_mul(self.settings.max_concurrency);
+        Batching::at_most(in_flight.saturating_mul(4).max(1))
     }
 
     fn check_example(&self, example: &T::Example, model: &RemoteClient<T>) -> Result<()> {

@@ -243,11 +243,11 @@ impl Remote {
 
     fn late(&self, late: TooLate, attempts: u32, last: Option<Error>) -> Failure {
         let (endpoint, deadline) = (&self.endpoint.name, self.settings.deadline);
+        let wait = if late.wait.is_zero() { String::new() } else { format!(" ({:?})", late.wait) };
         let message = format!(
-            "{endpoint} gave no answer within the deadline of {deadline:?}{}: {} ({:?})",
-            Attempts(attempts.max(1)),
-            late.why,
-            late.wait
+            "{endpoint} gave no answer within the deadline of {deadline:?}{}: {}{wait}",
+            Attempts(attempts),
+            late.why
         );
         let error = Error::new(ErrorKind::Timeout, "TB0385", message)
             .with_retryable(true)

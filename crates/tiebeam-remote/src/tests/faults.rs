@@ -188,7 +188,7 @@ fn a_batch_is_cut_into_requests_and_put_together_in_order() {
     let client = bench.load().unwrap();
     let predictions = bench.handler.predict(&batch, &client, &InferenceArgs::none()).unwrap();
     assert!(matches!(predictions, Predictions::All(all) if all == (1..101).collect::<Vec<i64>>()));
-    assert_eq!(bench.handler.batching().max_batch_size, 35);
+    assert_eq!(bench.handler.batching().max_batch_size, 140);
 }
 
 #[test]
