@@ -6,7 +6,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tiebeam_core::error::{Error, ErrorKind, Result};
-use tiebeam_inference::{Batching, InferenceArgs, ModelHandler, ModelInfo, Predictions};
+use tiebeam_inference::{
+    Batching, InferenceArgs, ModelHandler, ModelInfo, ModelMetadata, Predictions, Signature,
+};
 
 use crate::endpoint::{Endpoint, RemoteStats};
 use crate::model::{Answered, RemoteModel};
@@ -159,6 +161,18 @@ impl<T: RemoteModel> RemoteModelHandler<T> {
         Endpoint::of(&self.model.endpoint(), &self.settings.time, self.settings.seed).stats()
     }
 
+    fn connect(&self, model: Arc<T>) -> Result<RemoteClient<T>> {
+        self.settings.validate()?;
+        model.validate()?;
+        let settings = self.settings.clone();
+        let endpoint = Endpoint::of(&model.endpoint(), &settings.time, settings.seed);
+        let transport = self.transport.clone().unwrap_or_else(|| client(settings.max_concurrency));
+        let pool = Pool::new(settings.max_concurrency);
+        let remote = Remote { endpoint, transport, settings };
+        let state = model.load(&remote)?;
+        Ok(RemoteClient { core: Arc::new(Core { model, state, remote }), pool })
+    }
+
     fn request_size(&self) -> usize {
         self.settings.request_size.unwrap_or_else(|| self.model.request_size()).max(1)
     }
@@ -201,7 +215,7 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
     let said =
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let message = format!("the remote model's code panicked: {}", said.unwrap_or("no message"));
-    Error::new(ErrorKind::Panic, "TB0391", message)
+    Error::new(ErrorKind::Panic, "TB0611", message)
 }
 
 /// Cuts a batch into requests of at most `size` examples that fit together.
@@ -273,15 +287,23 @@ impl<T: RemoteModel> ModelHandler for RemoteModelHandler<T> {
     type Model = RemoteClient<T>;
 
     fn load_model(&self) -> Result<RemoteClient<T>> {
-        self.settings.validate()?;
-        self.model.validate()?;
-        let settings = self.settings.clone();
-        let endpoint = Endpoint::of(&self.model.endpoint(), &settings.time, settings.seed);
-        let transport = self.transport.clone().unwrap_or_else(|| client(settings.max_concurrency));
-        let pool = Pool::new(settings.max_concurrency);
-        let remote = Remote { endpoint, transport, settings };
-        let state = self.model.load(&remote)?;
-        Ok(RemoteClient { core: Arc::new(Core { model: self.model.clone(), state, remote }), pool })
+        self.connect(self.model.clone())
+    }
+
+    fn load_version(&self, version: &ModelMetadata) -> Result<RemoteClient<T>> {
+        let Some(model) = self.model.version(version) else {
+            let message = format!("{} has no version {}", self.name(), version.model_id);
+            return Err(Error::new(ErrorKind::Unsupported, "TB0613", message));
+        };
+        self.connect(Arc::new(model))
+    }
+
+    fn takes_updates(&self) -> bool {
+        self.model.takes_updates()
+    }
+
+    fn signature(&self, model: &RemoteClient<T>) -> Option<Signature> {
+        model.core.model.signature(&model.core.state)
     }
 
     fn run_inference(
@@ -314,7 +336,7 @@ impl<T: RemoteModel> ModelHandler for RemoteModelHandler<T> {
     }
 
     fn check_example(&self, example: &T::Example, model: &RemoteClient<T>) -> Result<()> {
-        self.model.check_example(example, &model.core.state)
+        model.core.model.check_example(example, &model.core.state)
     }
 
     fn element_size(&self, example: &T::Example) -> u64 {
@@ -330,7 +352,10 @@ impl<T: RemoteModel> ModelHandler for RemoteModelHandler<T> {
     }
 
     fn model_info(&self, model: &RemoteClient<T>) -> ModelInfo {
-        ModelInfo { bytes: Some(size_of::<Core<T>>() as u64), ..self.model.model_info(&model.core.state) }
+        ModelInfo {
+            bytes: Some(size_of::<Core<T>>() as u64),
+            ..model.core.model.model_info(&model.core.state)
+        }
     }
 
     /// A service's words about its own memory say nothing of ours: it is asked for halves where it says 413.

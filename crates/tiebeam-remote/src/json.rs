@@ -9,7 +9,7 @@ use tiebeam_inference::InferenceArgs;
 const DEEPEST: usize = 100;
 
 fn refused(message: String) -> Error {
-    Error::new(ErrorKind::InvalidData, "TB0390", message)
+    Error::new(ErrorKind::InvalidData, "TB0610", message)
 }
 
 /// A value of a row as JSON: rows and maps are objects, bytes are `{"b64": …}` as TensorFlow Serving and Vertex AI take
@@ -119,7 +119,7 @@ mod tests {
         let deep = (0..200).fold(Value::Null, |inner, _| Value::Array([inner].into()));
         let map = Value::Map([(Value::Int64(1), Value::Null)].into());
         for value in [Value::Double(f64::NAN), Value::Float(f32::INFINITY), map, deep] {
-            assert_eq!(of_value(&value).unwrap_err().code(), "TB0390");
+            assert_eq!(of_value(&value).unwrap_err().code(), "TB0610");
         }
     }
 }

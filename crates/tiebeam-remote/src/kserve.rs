@@ -8,7 +8,8 @@ use serde_json::Value as Json;
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_http::escaped;
 use tiebeam_inference::{
-    DType, Dim, Example, Inference, InferenceArgs, ModelInfo, Port, Tensor, TensorData, Tensors,
+    DType, Dim, Example, Inference, InferenceArgs, ModelInfo, ModelMetadata, Port, Signature, Tensor,
+    TensorData, Tensors,
 };
 
 use crate::handler::RemoteModelHandler;
@@ -182,11 +183,11 @@ fn dtype(datatype: &str) -> Option<DType> {
 }
 
 fn misfit(message: String) -> Error {
-    Error::new(ErrorKind::Model, "TB0389", message)
+    Error::new(ErrorKind::Model, "TB0609", message)
 }
 
 fn refused(message: String) -> Error {
-    Error::new(ErrorKind::InvalidData, "TB0390", message)
+    Error::new(ErrorKind::InvalidData, "TB0610", message)
 }
 
 fn port(told: &MetadataTensor) -> Result<Port> {
@@ -517,10 +518,27 @@ impl<E: Example, P: Inference> RemoteModel for KServe<E, P> {
         ModelInfo { model_id: state.model_id.clone(), uri: Some(self.endpoint()), ..ModelInfo::default() }
     }
 
+    fn signature(&self, state: &KServeState) -> Option<Signature> {
+        Some(Signature { inputs: state.inputs.clone(), outputs: state.outputs.clone() })
+    }
+
+    /// Another model of the same server: `name/version`, or a name for the version that the server chooses.
+    fn version(&self, version: &ModelMetadata) -> Option<Self> {
+        let (model, version) = match version.model_id.split_once('/') {
+            Some((model, version)) => (model.to_owned(), Some(version.to_owned())),
+            None => (version.model_id.clone(), None),
+        };
+        Some(KServe { model, version, ..self.clone() })
+    }
+
+    fn takes_updates(&self) -> bool {
+        true
+    }
+
     fn validate(&self) -> Result<()> {
         if self.model.is_empty() {
             let message = "a KServe handler needs the name of a model";
-            return Err(Error::new(ErrorKind::InvalidArgument, "TB0380", message));
+            return Err(Error::new(ErrorKind::InvalidArgument, "TB0600", message));
         }
         base_url(&self.base_url, &self.credential, self.plain_http).map(drop)
     }

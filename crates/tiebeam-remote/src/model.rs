@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tiebeam_core::Element;
 use tiebeam_core::error::{Error, ErrorKind, Result};
-use tiebeam_inference::{InferenceArgs, ModelInfo};
+use tiebeam_inference::{InferenceArgs, ModelInfo, ModelMetadata, Signature};
 
 use crate::remote::Remote;
 use crate::request::{RemoteRequest, RemoteResponse};
@@ -142,6 +142,26 @@ pub trait RemoteModel: Send + Sync + 'static {
         ModelInfo { model_id: self.endpoint().into(), uri: Some(self.endpoint()), ..ModelInfo::default() }
     }
 
+    /// What the model takes and gives, where it tells.
+    fn signature(&self, state: &Self::State) -> Option<Signature> {
+        let _ = state;
+        None
+    }
+
+    /// Another version of the model, of the same service, for updates while a pipeline runs. Default: none.
+    fn version(&self, version: &ModelMetadata) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        let _ = version;
+        None
+    }
+
+    /// Whether [`version`](RemoteModel::version) gives any.
+    fn takes_updates(&self) -> bool {
+        false
+    }
+
     /// Refuses settings that can't work, when the pipeline is built.
     ///
     /// # Errors
@@ -160,7 +180,7 @@ pub trait RemoteModel: Send + Sync + 'static {
             None => Ok(()),
             Some(_) => {
                 let message = format!("inference_args were given, but {} takes none", self.name());
-                Err(Error::new(ErrorKind::InvalidArgument, "TB0381", message))
+                Err(Error::new(ErrorKind::InvalidArgument, "TB0601", message))
             }
         }
     }

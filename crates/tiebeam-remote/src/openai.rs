@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use tiebeam_core::Element;
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_core::row::Value;
-use tiebeam_inference::{InferenceArgs, ModelInfo, Tensor};
+use tiebeam_inference::{InferenceArgs, ModelInfo, ModelMetadata, Tensor};
 
 use crate::handler::RemoteModelHandler;
 use crate::json;
@@ -19,7 +19,7 @@ use crate::request::{Credential, RemoteRequest, RemoteResponse, base_url, miscou
 /// [`completions`](OpenAiModelHandler::completions) or [`embeddings`](OpenAiModelHandler::embeddings). Examples are texts.
 ///
 /// The arguments of inference are the API's own (`temperature`, `max_tokens`, …), checked by name when the pipeline is
-/// built. The prediction's model is the one that the answer names.
+/// built. An update names another model of the same server.
 ///
 /// ```no_run
 /// use tiebeam_inference::RunInference;
@@ -426,10 +426,19 @@ impl<K: Kind> RemoteModel for OpenAi<K> {
         }
     }
 
+    /// Another model of the same server, by its name.
+    fn version(&self, version: &ModelMetadata) -> Option<Self> {
+        Some(OpenAi { model: version.model_id.clone(), ..self.clone() })
+    }
+
+    fn takes_updates(&self) -> bool {
+        true
+    }
+
     fn validate(&self) -> Result<()> {
         if self.model.is_empty() {
             let message = "an OpenAI-compatible handler needs the name of a model";
-            return Err(Error::new(ErrorKind::InvalidArgument, "TB0380", message));
+            return Err(Error::new(ErrorKind::InvalidArgument, "TB0600", message));
         }
         base_url(&self.base_url, &self.credential, self.plain_http).map(drop)
     }
@@ -450,7 +459,7 @@ impl<K: Kind> RemoteModel for OpenAi<K> {
                 None => format!("unknown inference arg `{name}`"),
             };
             let names = known.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-            return Err(Error::new(ErrorKind::InvalidArgument, "TB0381", message).with_help(format!(
+            return Err(Error::new(ErrorKind::InvalidArgument, "TB0601", message).with_help(format!(
                 "known are {names}; allow what else the server takes with `with_extra_args`"
             )));
         }

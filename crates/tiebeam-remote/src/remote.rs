@@ -165,7 +165,8 @@ impl Remote {
             .send(&request, timeout, settings.max_response_bytes)
             .map_err(|unanswered| self.unanswered(&request, unanswered, timeout))?;
         let is_success = (200..300).contains(&response.status);
-        if !is_success && !(any_status && !is_passing(response.status)) {
+        let is_wanted = is_success || (any_status && !is_passing(response.status));
+        if !is_wanted {
             return Err(self.refused(&request, &response));
         }
         read(&response).map_err(|error| {
@@ -188,23 +189,23 @@ impl Remote {
         let error = |kind, code, message: String| Error::new(kind, code, message);
         let error = match unanswered.fault {
             Fault::Unreachable => {
-                error(ErrorKind::Io, "TB0384", format!("{endpoint} can't be reached: {said}"))
+                error(ErrorKind::Io, "TB0604", format!("{endpoint} can't be reached: {said}"))
             }
             Fault::BrokenOff => {
-                error(ErrorKind::Io, "TB0384", format!("{endpoint} broke its answer off: {said}"))
+                error(ErrorKind::Io, "TB0604", format!("{endpoint} broke its answer off: {said}"))
             }
             Fault::TimedOut => {
                 let message = format!("{endpoint} gave no answer within {timeout:?}");
-                error(ErrorKind::Timeout, "TB0384", message).with_retryable(true)
+                error(ErrorKind::Timeout, "TB0604", message).with_retryable(true)
             }
             Fault::TooLong => {
                 let most = self.settings.max_response_bytes;
                 let message = format!("{endpoint} gave an answer of more than {most} bytes");
-                error(ErrorKind::Inference, "TB0387", message)
+                error(ErrorKind::Inference, "TB0607", message)
                     .with_help("ask for less in one request, or allow more with `with_max_response_bytes`")
                     .with_retryable(false)
             }
-            Fault::Lasting => error(ErrorKind::Io, "TB0384", format!("{endpoint} can't be asked: {said}"))
+            Fault::Lasting => error(ErrorKind::Io, "TB0604", format!("{endpoint} can't be asked: {said}"))
                 .with_retryable(false),
         };
         let passes = matches!(unanswered.fault, Fault::Unreachable | Fault::BrokenOff | Fault::TimedOut);
@@ -225,9 +226,9 @@ impl Remote {
         let alone = alone.filter(|time| status == 429 || time.is_some());
         let message = format!("{endpoint} answered with HTTP {status}{said}");
         let error = if passes {
-            Error::new(ErrorKind::Io, "TB0383", message).with_retryable(true)
+            Error::new(ErrorKind::Io, "TB0603", message).with_retryable(true)
         } else {
-            let error = Error::new(ErrorKind::Inference, "TB0382", message).with_retryable(false);
+            let error = Error::new(ErrorKind::Inference, "TB0602", message).with_retryable(false);
             match status {
                 300..=399 => error.with_help("redirects are not followed: name the address that it leads to"),
                 401 | 403 => {
@@ -249,7 +250,7 @@ impl Remote {
             Attempts(attempts),
             late.why
         );
-        let error = Error::new(ErrorKind::Timeout, "TB0385", message)
+        let error = Error::new(ErrorKind::Timeout, "TB0605", message)
             .with_retryable(true)
             .with_help("allow more with `with_deadline`, or ask less often");
         let error = match last {

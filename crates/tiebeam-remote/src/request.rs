@@ -149,12 +149,12 @@ impl fmt::Debug for RemoteResponse {
 
 /// An answer that says something else than it should, and would again.
 pub(crate) fn unreadable(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Inference, "TB0387", message).with_retryable(false)
+    Error::new(ErrorKind::Inference, "TB0607", message).with_retryable(false)
 }
 
 /// An answer that has not one inference for each example. Some servers do that once in a while: it is asked for again.
 pub(crate) fn miscounted(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Inference, "TB0386", message).with_retryable(true)
+    Error::new(ErrorKind::Inference, "TB0606", message).with_retryable(true)
 }
 
 /// Why there is no response.
@@ -217,7 +217,7 @@ pub(crate) enum Credential {
 impl Credential {
     /// The token as it is now.
     pub(crate) fn token(&self) -> Result<Option<String>> {
-        let missing = |message: String| Error::new(ErrorKind::InvalidArgument, "TB0388", message);
+        let missing = |message: String| Error::new(ErrorKind::InvalidArgument, "TB0608", message);
         match self {
             Credential::None => Ok(None),
             Credential::Value(value) => Ok(Some(value.clone())),
@@ -256,7 +256,7 @@ impl fmt::Debug for Credential {
 /// A base address without its last slash: `https`, or plain HTTP where no token goes or where it does not leave this machine.
 pub(crate) fn base_url(url: &str, credential: &Credential, plain_http: bool) -> Result<String> {
     let refused = |why: &str| {
-        Error::new(ErrorKind::InvalidArgument, "TB0380", format!("the endpoint `{url}` {why}"))
+        Error::new(ErrorKind::InvalidArgument, "TB0600", format!("the endpoint `{url}` {why}"))
             .with_help("wanted https://HOST/PATH, or http://HOST:PORT/PATH for a server of your own")
     };
     if url.contains(['?', '#', '@']) || url.contains(char::is_whitespace) {
@@ -303,7 +303,7 @@ mod tests {
             assert!(!format!("{credential:?}").contains("sk-"));
         }
         let error = Credential::Env("TIEBEAM_NO_SUCH_VARIABLE".to_owned()).token().unwrap_err();
-        assert_eq!(error.code(), "TB0388");
+        assert_eq!(error.code(), "TB0608");
         assert!(error.message().contains("TIEBEAM_NO_SUCH_VARIABLE"));
     }
 

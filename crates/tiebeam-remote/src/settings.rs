@@ -59,7 +59,7 @@ impl Default for Settings {
 impl Settings {
     /// The settings, if they can work.
     pub(crate) fn validate(&self) -> Result<()> {
-        let wrong = |message: String| Err(Error::new(ErrorKind::InvalidArgument, "TB0380", message));
+        let wrong = |message: String| Err(Error::new(ErrorKind::InvalidArgument, "TB0600", message));
         for (name, is_none) in [
             ("request_size", self.request_size == Some(0)),
             ("max_concurrency", self.max_concurrency == 0),

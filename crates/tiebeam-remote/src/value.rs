@@ -112,7 +112,7 @@ impl Codec<JsonValue> for JsonCodec {
     }
 
     fn decode(&self, input: &mut Reader, _: Nesting) -> Result<JsonValue> {
-        let damaged = |message: String| Error::new(ErrorKind::InvalidData, "TB0392", message);
+        let damaged = |message: String| Error::new(ErrorKind::InvalidData, "TB0612", message);
         let tag = input.u8()?;
         let length = input.length()?;
         let bytes = input.take(length)?;
@@ -165,7 +165,7 @@ mod tests {
             }
         }
         let error = JsonValue::coder().from_bytes(vec![3, 2, 1, 0]).unwrap_err();
-        assert_eq!(error.code(), "TB0392");
+        assert_eq!(error.code(), "TB0612");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value as Json};
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_http::escaped;
-use tiebeam_inference::{InferenceArgs, ModelInfo};
+use tiebeam_inference::{InferenceArgs, ModelInfo, ModelMetadata};
 
 use crate::handler::RemoteModelHandler;
 use crate::json::{self, kind};
@@ -210,8 +210,19 @@ impl RemoteModel for VertexAi {
         ModelInfo { model_id: self.resource().into(), uri: Some(self.endpoint()), ..ModelInfo::default() }
     }
 
+    /// Another endpoint of the same project and location, by its number or its whole name.
+    fn version(&self, version: &ModelMetadata) -> Option<Self> {
+        let endpoint_id = version.model_id.rsplit('/').next()?.to_owned();
+        let other = VertexAi { endpoint_id, ..self.clone() };
+        (!version.model_id.contains('/') || other.resource() == version.model_id).then_some(other)
+    }
+
+    fn takes_updates(&self) -> bool {
+        true
+    }
+
     fn validate(&self) -> Result<()> {
-        let wrong = |message: String| Err(Error::new(ErrorKind::InvalidArgument, "TB0380", message));
+        let wrong = |message: String| Err(Error::new(ErrorKind::InvalidArgument, "TB0600", message));
         for (name, value) in
             [("project", &self.project), ("location", &self.location), ("endpoint_id", &self.endpoint_id)]
         {

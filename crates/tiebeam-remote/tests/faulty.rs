@@ -288,7 +288,7 @@ fn error_of(handler: RemoteModelHandler<Affine>) -> tiebeam_core::Error {
 fn a_server_that_is_away_ends_the_job_with_its_name() {
     let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = error_of(affine(format!("http://{away}/v1")));
-    assert_eq!((error.code(), error.kind()), ("TB0384", ErrorKind::Io));
+    assert_eq!((error.code(), error.kind()), ("TB0604", ErrorKind::Io));
     assert!(error.message().starts_with(&format!("http://{away}/v1 can't be reached")), "{error}");
     assert!(error.message().ends_with("after 2 attempts"), "{error}");
 }
@@ -297,25 +297,25 @@ fn a_server_that_is_away_ends_the_job_with_its_name() {
 fn hostile_answers_are_errors_that_name_the_endpoint() {
     let deep = "[".repeat(200_000);
     for (reply, code) in [
-        (Reply::json("<html>"), "TB0387"),
-        (Reply::json("[1e999]"), "TB0387"),
-        (Reply::json("[NaN]"), "TB0387"),
-        (Reply::json("[99999999999999999999999]"), "TB0387"),
-        (Reply::json("{\"a\": 1}"), "TB0387"),
-        (Reply::json("[\"10\"]"), "TB0387"),
-        (Reply::json(deep), "TB0387"),
-        (Reply::json("[10, 10]"), "TB0386"),
-        (Reply::json(""), "TB0387"),
-        (Reply::Promise(1 << 30), "TB0387"),
-        (Reply::json(vec![b' '; 3000]), "TB0387"),
-        (Reply::Cut(150, b"[10]".repeat(100)), "TB0384"),
-        (Reply::Cut(10, Vec::new()), "TB0384"),
-        (Reply::Reset, "TB0384"),
-        (Reply::Hang, "TB0384"),
-        (Reply::of(302, "").with("location", "http://127.0.0.1:9/"), "TB0382"),
-        (Reply::of(418, "sk-secret is a teapot"), "TB0382"),
-        (Reply::of(429, "no").with("retry-after", "86400"), "TB0385"),
-        (Reply::of(503, "no").with("retry-after", "soon"), "TB0383"),
+        (Reply::json("<html>"), "TB0607"),
+        (Reply::json("[1e999]"), "TB0607"),
+        (Reply::json("[NaN]"), "TB0607"),
+        (Reply::json("[99999999999999999999999]"), "TB0607"),
+        (Reply::json("{\"a\": 1}"), "TB0607"),
+        (Reply::json("[\"10\"]"), "TB0607"),
+        (Reply::json(deep), "TB0607"),
+        (Reply::json("[10, 10]"), "TB0606"),
+        (Reply::json(""), "TB0607"),
+        (Reply::Promise(1 << 30), "TB0607"),
+        (Reply::json(vec![b' '; 3000]), "TB0607"),
+        (Reply::Cut(150, b"[10]".repeat(100)), "TB0604"),
+        (Reply::Cut(10, Vec::new()), "TB0604"),
+        (Reply::Reset, "TB0604"),
+        (Reply::Hang, "TB0604"),
+        (Reply::of(302, "").with("location", "http://127.0.0.1:9/"), "TB0602"),
+        (Reply::of(418, "sk-secret is a teapot"), "TB0602"),
+        (Reply::of(429, "no").with("retry-after", "86400"), "TB0605"),
+        (Reply::of(503, "no").with("retry-after", "soon"), "TB0603"),
     ] {
         let shown = format!("{reply:?}").chars().take(60).collect::<String>();
         let server = Server::start(move |_| reply.clone());
@@ -339,7 +339,7 @@ fn a_deadline_ends_an_endpoint_that_hangs() {
     let answers = handler.ask(&[1, 2, 3, 4, 5, 6], &client, &InferenceArgs::none());
     assert_eq!(answers.len(), 6);
     for answer in answers {
-        assert!(matches!(answer.unwrap_err().code(), "TB0384" | "TB0385"));
+        assert!(matches!(answer.unwrap_err().code(), "TB0604" | "TB0605"));
     }
     // Those that were not in flight were hardly sent.
     assert!(server.seen().len() < 6);
@@ -374,7 +374,7 @@ fn chat_goes_through_a_pipeline() {
     let p = Pipeline::new();
     p.apply(Create::of(["hello".to_owned()])).apply(RunInference::new(chat().with_api_key("sk-wrong")));
     let error = EmbeddedRunner::default().run(&p.build().unwrap()).unwrap_err();
-    assert_eq!(error.code(), "TB0382");
+    assert_eq!(error.code(), "TB0602");
     assert!(error.message().contains("HTTP 401") && error.message().contains("Incorrect API key"), "{error}");
     assert!(!format!("{error:?}").contains("sk-wrong"));
 }

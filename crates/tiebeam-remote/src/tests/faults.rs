@@ -28,7 +28,7 @@ fn only_what_passes_is_tried_again() {
     for status in [408, 429, 500, 501, 502, 503, 504, 529, 599] {
         let bench = Bench::new(plus_one().with_max_attempts(3), move |_, _| reply(status, "later"));
         let error = bench.error(&[1]);
-        assert_eq!((error.code(), bench.requests()), ("TB0383", 3), "{status}");
+        assert_eq!((error.code(), bench.requests()), ("TB0603", 3), "{status}");
         assert!(error.is_retryable());
         let name = bench.handler.model.0.clone();
         assert_eq!(error.message(), format!("{name} answered with HTTP {status}: later after 3 attempts"));
@@ -36,16 +36,16 @@ fn only_what_passes_is_tried_again() {
     for status in [301, 307, 400, 401, 402, 403, 404, 405, 409, 410, 413, 415, 422, 451, 600] {
         let bench = Bench::new(plus_one().with_max_attempts(3), move |_, _| reply(status, "never"));
         let error = bench.error(&[1]);
-        assert_eq!((error.code(), bench.requests()), ("TB0382", 1), "{status}");
+        assert_eq!((error.code(), bench.requests()), ("TB0602", 1), "{status}");
         assert!(!error.is_retryable());
         assert!(error.message().ends_with(&format!("answered with HTTP {status}: never")), "{error}");
     }
     for (fault, code, requests) in [
-        (Fault::Unreachable, "TB0384", 3),
-        (Fault::BrokenOff, "TB0384", 3),
-        (Fault::TimedOut, "TB0384", 3),
-        (Fault::Lasting, "TB0384", 1),
-        (Fault::TooLong, "TB0387", 1),
+        (Fault::Unreachable, "TB0604", 3),
+        (Fault::BrokenOff, "TB0604", 3),
+        (Fault::TimedOut, "TB0604", 3),
+        (Fault::Lasting, "TB0604", 1),
+        (Fault::TooLong, "TB0607", 1),
     ] {
         let bench = Bench::new(plus_one().with_max_attempts(3), move |_, _| Err(fault));
         let error = bench.error(&[1]);
@@ -65,7 +65,7 @@ fn a_wrong_number_of_inferences_is_asked_for_again() {
         assert_eq!(inferences(bench.ask(&[1, 5])), [2, 6]);
         let bench = Bench::new(plus_one().with_request_size(2), move |_, _| reply(200, wrong));
         let error = bench.error(&[1, 5]);
-        assert_eq!((error.code(), bench.requests()), ("TB0386", 6));
+        assert_eq!((error.code(), bench.requests()), ("TB0606", 6));
         assert!(error.message().contains("inferences for 2 examples"), "{error}");
     }
     // JSON that ends too early is whole the next time; JSON that is something else stays it.
@@ -74,7 +74,7 @@ fn a_wrong_number_of_inferences_is_asked_for_again() {
     assert_eq!(inferences(bench.ask(&[1])), [2]);
     let bench = Bench::new(plus_one(), |_, _| reply(200, "<html>busy</html>"));
     let error = bench.error(&[1]);
-    assert_eq!((error.code(), bench.requests()), ("TB0387", 1));
+    assert_eq!((error.code(), bench.requests()), ("TB0607", 1));
     assert!(error.message().contains("it said: <html>busy</html>"), "{error}");
 }
 
@@ -109,7 +109,7 @@ fn retry_after_holds_for_every_handler_of_the_endpoint() {
     let told = |_: usize, _: &RemoteRequest| with_header(reply(429, ""), "retry-after", "90");
     let first = Bench::at(time.clone(), first, told);
     let second = Bench::at(time.clone(), second, |_, request| plus_one_of(request));
-    assert_eq!(first.error(&[1]).code(), "TB0383");
+    assert_eq!(first.error(&[1]).code(), "TB0603");
     assert_eq!(time.now(), Duration::ZERO);
     assert_eq!(inferences(second.ask(&[1, 2, 3])), [2, 3, 4]);
     assert!(second.times().iter().all(|time| *time >= secs(90)), "{:?}", second.times());
@@ -128,7 +128,7 @@ fn nothing_waits_longer_than_the_deadline() {
             .with_request_size(4);
         let bench = Bench::new(handler, move |_, _| Err(fault));
         let error = bench.error(&[1, 2, 3]);
-        assert_eq!((error.code(), error.kind()), ("TB0385", ErrorKind::Timeout));
+        assert_eq!((error.code(), error.kind()), ("TB0605", ErrorKind::Timeout));
         assert!(error.message().contains("within the deadline of 100s"), "{error}");
         assert!(error.source().is_some());
         assert!(bench.time.now() <= secs(100), "{:?}", bench.time.now());
@@ -138,7 +138,7 @@ fn nothing_waits_longer_than_the_deadline() {
         with_header(reply(503, "maintenance"), "retry-after", "3600")
     });
     let error = bench.error(&[1]);
-    assert_eq!((error.code(), bench.requests()), ("TB0385", 1));
+    assert_eq!((error.code(), bench.requests()), ("TB0605", 1));
     assert!(error.causes()[0].contains("maintenance"), "{error:?}");
     assert!(bench.time.now() < secs(100));
 }
@@ -156,7 +156,7 @@ fn one_refused_example_of_many_fails_alone() {
             match answer {
                 Ok(answer) => assert_eq!(answer.inference, example + 1),
                 Err(error) => {
-                    assert_eq!((*example, error.code()), (41, "TB0382"));
+                    assert_eq!((*example, error.code()), (41, "TB0602"));
                     assert!(error.message().contains("41 is not allowed"));
                 }
             }
@@ -170,7 +170,7 @@ fn one_refused_example_of_many_fails_alone() {
     // What is not about the examples fails all of them at once.
     let bench = Bench::new(plus_one().with_request_size(64), |_, _| reply(401, "who are you"));
     let error = bench.error(&(0..64).collect::<Vec<i64>>());
-    assert_eq!((error.code(), bench.requests()), ("TB0382", 1));
+    assert_eq!((error.code(), bench.requests()), ("TB0602", 1));
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn a_panic_in_the_models_code_is_its_examples_error() {
     assert_eq!(answers[0].as_ref().unwrap().inference, 2);
     assert_eq!(answers[2].as_ref().unwrap().inference, 4);
     let error = answers[1].as_ref().unwrap_err();
-    assert_eq!((error.code(), error.kind()), ("TB0391", ErrorKind::Panic));
+    assert_eq!((error.code(), error.kind()), ("TB0611", ErrorKind::Panic));
     assert!(error.message().contains("thirteen"));
 }
 
@@ -255,10 +255,10 @@ fn settings_that_cannot_work_are_refused_when_the_pipeline_is_built() {
         plus_one().with_rate_limit(f64::NAN),
         plus_one().with_throttle(secs(1), Duration::ZERO),
     ] {
-        assert_eq!(handler.validate_inference_args(&none).unwrap_err().code(), "TB0380");
-        assert_eq!(handler.load_model().err().unwrap().code(), "TB0380");
+        assert_eq!(handler.validate_inference_args(&none).unwrap_err().code(), "TB0600");
+        assert_eq!(handler.load_model().err().unwrap().code(), "TB0600");
     }
     let some = InferenceArgs::from_iter([("x", tiebeam_core::row::Value::Int64(1))]);
-    assert_eq!(plus_one().validate_inference_args(&some).unwrap_err().code(), "TB0381");
+    assert_eq!(plus_one().validate_inference_args(&some).unwrap_err().code(), "TB0601");
     plus_one().validate_inference_args(&none).unwrap();
 }

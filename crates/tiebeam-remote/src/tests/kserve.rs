@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 use tiebeam_core::ErrorKind;
 use tiebeam_core::row::Value;
-use tiebeam_inference::{Tensor, Tensors};
+use tiebeam_inference::{ModelMetadata, Tensor, Tensors};
 
 use super::*;
 use crate::kserve::KServeModelHandler;
@@ -143,7 +143,7 @@ fn several_inputs_are_taken_by_name() {
         let error = bench.handler.check_example(&example, &client).unwrap_err();
         assert_eq!(
             (error.code(), error.message().contains(&format!("`{name}`"))),
-            ("TB0390", true),
+            ("TB0610", true),
             "{error}"
         );
     }
@@ -161,7 +161,7 @@ fn examples_are_checked_before_they_are_sent() {
         (row(f32::NAN, 0.0), "`x` has a number that is not finite, which JSON has not"),
     ] {
         let error = bench.handler.check_example(&example, &client).unwrap_err();
-        assert_eq!((error.code(), error.message()), ("TB0390", said));
+        assert_eq!((error.code(), error.message()), ("TB0610", said));
     }
 }
 
@@ -188,7 +188,7 @@ fn a_model_that_cannot_be_asked_this_way_is_refused_when_it_is_loaded() {
         let outputs: &[&str] = if number == 0 { &[] } else { &["y"] };
         let bench = Bench::new(handler(&name).with_outputs(outputs.iter().copied()), server(told, linear));
         let error = bench.load().err().unwrap();
-        assert_eq!((error.code(), error.kind()), ("TB0389", ErrorKind::Model));
+        assert_eq!((error.code(), error.kind()), ("TB0609", ErrorKind::Model));
         assert!(error.message().contains(said), "{error}");
     }
     let error =
@@ -199,7 +199,7 @@ fn a_model_that_cannot_be_asked_this_way_is_refused_when_it_is_loaded() {
     assert_eq!(error.message(), "http://127.0.0.1:1/absent/v2/models/lin is not ready: HTTP 404");
     let bench = Bench::new(handler("away").with_max_attempts(2), |_, _| Err(Fault::Unreachable));
     let error = bench.load().err().unwrap();
-    assert_eq!((error.code(), bench.requests()), ("TB0384", 2));
+    assert_eq!((error.code(), bench.requests()), ("TB0604", 2));
 }
 
 #[test]
@@ -215,29 +215,45 @@ fn a_model_of_a_first_axis_of_one_is_asked_one_by_one() {
 }
 
 #[test]
+fn another_version_is_loaded_beside_the_one_in_use() {
+    let bench =
+        Bench::new(handler("versions").with_version("3").with_outputs(["y"]), server(metadata(), linear));
+    let old = bench.load().unwrap();
+    let new = bench.handler.load_version(&ModelMetadata::of("lin/4")).unwrap();
+    assert!(bench.handler.takes_updates());
+    assert_eq!(&*bench.handler.model_info(&new).model_id, "lin/4");
+    let (old, new) = (bench.handler.signature(&old).unwrap(), bench.handler.signature(&new).unwrap());
+    assert_eq!(new.differs_from(&old), None);
+    assert_eq!(old.inputs[0].to_string(), "x float32[?, 2]");
+    let asked = |suffix: &str| format!("http://127.0.0.1:1/versions/v2/models/{suffix}");
+    let urls = ["lin/versions/3/ready", "lin/versions/3", "lin/versions/4/ready", "lin/versions/4"];
+    assert_eq!(bench.urls(), urls.map(asked));
+}
+
+#[test]
 fn answers_that_are_wrong_are_errors() {
     let output = |shape: &str, datatype: &str, data: &str| {
         format!(r#"{{"outputs":[{{"name":"y","shape":{shape},"datatype":"{datatype}","data":{data}}}]}}"#)
     };
     let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
     for (number, (body, code)) in [
-        ("not json".to_owned(), "TB0387"),
-        ("{}".to_owned(), "TB0387"),
-        (r#"{"outputs":[]}"#.to_owned(), "TB0387"),
-        (r#"{"error":"out of memory"}"#.to_owned(), "TB0387"),
-        (output("[2,1]", "FP64", "[1,2]"), "TB0387"),
-        (output("[2,1]", "FP32", "[1,null]"), "TB0387"),
-        (output("[2,1]", "FP32", "[1,\"NaN\"]"), "TB0387"),
-        (output("[2,1]", "FP32", "[1,NaN]"), "TB0387"),
-        (output("[2,1]", "FP32", "[1,1e300]"), "TB0387"),
-        (output("[2,1]", "FP32", "[1]"), "TB0387"),
-        (output("[2,1]", "FP32", "7"), "TB0387"),
-        (output("[2,1]", "FP32", &deep), "TB0387"),
-        (output("[2,18446744073709551615,2]", "FP32", "[]"), "TB0387"),
-        (output("[2,-1]", "FP32", "[1,2]"), "TB0387"),
-        (output("[3,1]", "FP32", "[1,2,3]"), "TB0386"),
-        (output("[1,1]", "FP32", "[1]"), "TB0386"),
-        (output("[]", "FP32", "[1]"), "TB0386"),
+        ("not json".to_owned(), "TB0607"),
+        ("{}".to_owned(), "TB0607"),
+        (r#"{"outputs":[]}"#.to_owned(), "TB0607"),
+        (r#"{"error":"out of memory"}"#.to_owned(), "TB0607"),
+        (output("[2,1]", "FP64", "[1,2]"), "TB0607"),
+        (output("[2,1]", "FP32", "[1,null]"), "TB0607"),
+        (output("[2,1]", "FP32", "[1,\"NaN\"]"), "TB0607"),
+        (output("[2,1]", "FP32", "[1,NaN]"), "TB0607"),
+        (output("[2,1]", "FP32", "[1,1e300]"), "TB0607"),
+        (output("[2,1]", "FP32", "[1]"), "TB0607"),
+        (output("[2,1]", "FP32", "7"), "TB0607"),
+        (output("[2,1]", "FP32", &deep), "TB0607"),
+        (output("[2,18446744073709551615,2]", "FP32", "[]"), "TB0607"),
+        (output("[2,-1]", "FP32", "[1,2]"), "TB0607"),
+        (output("[3,1]", "FP32", "[1,2,3]"), "TB0606"),
+        (output("[1,1]", "FP32", "[1]"), "TB0606"),
+        (output("[]", "FP32", "[1]"), "TB0606"),
     ]
     .into_iter()
     .enumerate()

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tiebeam_core::row::Value;
-use tiebeam_inference::Tensor;
+use tiebeam_inference::{ModelMetadata, Tensor};
 
 use super::*;
 use crate::openai::OpenAiModelHandler;
@@ -75,26 +75,26 @@ fn answers_that_are_wrong_are_errors_and_never_mismatched() {
         format!(r#"{{"data":[{{"index":0,"embedding":{a}}},{{"index":1,"embedding":{b}}}]}}"#)
     };
     for (number, (body, code)) in [
-        (String::new(), "TB0387"),
-        ("nonsense".to_owned(), "TB0387"),
-        ("null".to_owned(), "TB0387"),
-        (r#"{"data": 7}"#.to_owned(), "TB0387"),
-        (deep.clone(), "TB0387"),
-        (format!(r#"{{"data":{deep}}}"#), "TB0387"),
-        (vectors("[1]", "[NaN]"), "TB0387"),
-        (vectors("[1]", "[1e999]"), "TB0387"),
-        (vectors("[1]", "[1e300]"), "TB0387"),
-        (vectors("[1]", "[\"1\"]"), "TB0387"),
-        (vectors("[1]", "[1, 2]"), "TB0387"),
-        (vectors("[]", "[]"), "TB0387"),
-        (vectors("[1]", "[null]"), "TB0387"),
-        (r#"{"data":[{"index":-1,"embedding":[1]},{"index":1,"embedding":[1]}]}"#.to_owned(), "TB0387"),
-        (r#"{"data":[]}"#.to_owned(), "TB0386"),
-        (r#"{"data":[{"index":0,"embedding":[1]}]}"#.to_owned(), "TB0386"),
-        (r#"{"data":[{"index":0,"embedding":[1]},{"index":0,"embedding":[1]}]}"#.to_owned(), "TB0386"),
-        (r#"{"data":[{"index":0,"embedding":[1]},{"index":2,"embedding":[1]}]}"#.to_owned(), "TB0386"),
-        (r#"{"data":[{"index":0,"embedding":[1]},{"index":1,"embedding":[1]},{"index":2,"embedding":[1]}]}"#.to_owned(), "TB0386"),
-        (r#"{"data":[{"index":0,"embedding":[1]},{"index":18446744073709551615,"embedding":[1]}]}"#.to_owned(), "TB0386"),
+        (String::new(), "TB0607"),
+        ("nonsense".to_owned(), "TB0607"),
+        ("null".to_owned(), "TB0607"),
+        (r#"{"data": 7}"#.to_owned(), "TB0607"),
+        (deep.clone(), "TB0607"),
+        (format!(r#"{{"data":{deep}}}"#), "TB0607"),
+        (vectors("[1]", "[NaN]"), "TB0607"),
+        (vectors("[1]", "[1e999]"), "TB0607"),
+        (vectors("[1]", "[1e300]"), "TB0607"),
+        (vectors("[1]", "[\"1\"]"), "TB0607"),
+        (vectors("[1]", "[1, 2]"), "TB0607"),
+        (vectors("[]", "[]"), "TB0607"),
+        (vectors("[1]", "[null]"), "TB0607"),
+        (r#"{"data":[{"index":-1,"embedding":[1]},{"index":1,"embedding":[1]}]}"#.to_owned(), "TB0607"),
+        (r#"{"data":[]}"#.to_owned(), "TB0606"),
+        (r#"{"data":[{"index":0,"embedding":[1]}]}"#.to_owned(), "TB0606"),
+        (r#"{"data":[{"index":0,"embedding":[1]},{"index":0,"embedding":[1]}]}"#.to_owned(), "TB0606"),
+        (r#"{"data":[{"index":0,"embedding":[1]},{"index":2,"embedding":[1]}]}"#.to_owned(), "TB0606"),
+        (r#"{"data":[{"index":0,"embedding":[1]},{"index":1,"embedding":[1]},{"index":2,"embedding":[1]}]}"#.to_owned(), "TB0606"),
+        (r#"{"data":[{"index":0,"embedding":[1]},{"index":18446744073709551615,"embedding":[1]}]}"#.to_owned(), "TB0606"),
     ]
     .into_iter()
     .enumerate()
@@ -109,11 +109,11 @@ fn answers_that_are_wrong_are_errors_and_never_mismatched() {
         assert!(error.to_string().len() < 700, "{error}");
     }
     for (number, (body, code)) in [
-        (r#"{"choices":[]}"#, "TB0386"),
-        (r#"{"choices":[{"message":{"content":null}}]}"#, "TB0387"),
-        (r#"{"choices":[{"message":{"content":null,"refusal":"I will not"}}]}"#, "TB0387"),
-        (r#"{"choices":[{"message":{"content":7}}]}"#, "TB0387"),
-        (r#"{"choices":[{"text":"x"}]}"#, "TB0387"),
+        (r#"{"choices":[]}"#, "TB0606"),
+        (r#"{"choices":[{"message":{"content":null}}]}"#, "TB0607"),
+        (r#"{"choices":[{"message":{"content":null,"refusal":"I will not"}}]}"#, "TB0607"),
+        (r#"{"choices":[{"message":{"content":7}}]}"#, "TB0607"),
+        (r#"{"choices":[{"text":"x"}]}"#, "TB0607"),
     ]
     .into_iter()
     .enumerate()
@@ -153,7 +153,7 @@ fn arguments_are_checked_by_name_and_type() {
     ];
     for (name, value) in bad {
         let error = chat().validate_inference_args(&args(&[(name, value)])).unwrap_err();
-        assert_eq!(error.code(), "TB0381", "{error}");
+        assert_eq!(error.code(), "TB0601", "{error}");
         assert!(error.message().contains(name));
     }
     OpenAiModelHandler::embeddings("m")
@@ -167,14 +167,16 @@ fn a_missing_or_unsafe_key_is_told_before_anything_is_sent() {
     let handler = || OpenAiModelHandler::chat("m").with_base_url("http://vllm.example:8000/v1");
     handler().validate_inference_args(&none).unwrap();
     let error = handler().with_api_key("sk-1").validate_inference_args(&none).unwrap_err();
-    assert_eq!(error.code(), "TB0380");
+    assert_eq!(error.code(), "TB0600");
     assert!(!format!("{error:?}").contains("sk-1"));
     handler().with_api_key("sk-1").with_plain_http().validate_inference_args(&none).unwrap();
     let error =
         OpenAiModelHandler::chat("m").with_api_key_env("TIEBEAM_TEST_NO_KEY").load_model().err().unwrap();
-    assert_eq!(error.code(), "TB0388");
+    assert_eq!(error.code(), "TB0608");
     let error = OpenAiModelHandler::chat("").validate_inference_args(&none).unwrap_err();
-    assert_eq!(error.code(), "TB0380");
+    assert_eq!(error.code(), "TB0600");
+    let newer = OpenAiModelHandler::chat("m").load_version(&ModelMetadata::of("m-2")).unwrap();
+    assert_eq!(&*OpenAiModelHandler::chat("m").model_info(&newer).model_id, "m-2");
     let model = handler().with_api_key("sk-1").model;
     assert!(!format!("{model:?}").contains("sk-1"));
 }

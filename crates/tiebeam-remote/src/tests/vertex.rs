@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tiebeam_core::row::Value;
+use tiebeam_inference::ModelMetadata;
 
 use super::*;
 use crate::value::JsonValue;
@@ -49,11 +50,11 @@ fn c37d_an_invoked_route_may_answer_what_is_no_json() {
 #[test]
 fn an_invoked_route_answers_each_of_several_examples_or_fails() {
     for (number, (body, code)) in [
-        ("not valid json", "TB0387"),
-        (r#"{"output":"single result"}"#, "TB0386"),
-        ("[1]", "TB0386"),
-        (r#"{"predictions":[1]}"#, "TB0386"),
-        (r#"{"predictions":{"a":1}}"#, "TB0387"),
+        ("not valid json", "TB0607"),
+        (r#"{"output":"single result"}"#, "TB0606"),
+        ("[1]", "TB0606"),
+        (r#"{"predictions":[1]}"#, "TB0606"),
+        (r#"{"predictions":{"a":1}}"#, "TB0607"),
     ]
     .into_iter()
     .enumerate()
@@ -92,12 +93,12 @@ fn predict_sends_instances_and_parameters() {
 #[test]
 fn predictions_that_are_none_are_refused() {
     for (number, (body, code)) in [
-        ("not json", "TB0387"),
-        ("[1, 2]", "TB0387"),
-        ("{}", "TB0387"),
-        (r#"{"predictions": 3}"#, "TB0387"),
-        (r#"{"predictions": [NaN, 1]}"#, "TB0387"),
-        (r#"{"predictions": [1, 2, 3]}"#, "TB0386"),
+        ("not json", "TB0607"),
+        ("[1, 2]", "TB0607"),
+        ("{}", "TB0607"),
+        (r#"{"predictions": 3}"#, "TB0607"),
+        (r#"{"predictions": [NaN, 1]}"#, "TB0607"),
+        (r#"{"predictions": [1, 2, 3]}"#, "TB0606"),
     ]
     .into_iter()
     .enumerate()
@@ -120,13 +121,13 @@ fn tokens_come_from_a_source_and_are_shown_by_nothing() {
         _ => reply(403, "ya29.token-2 may not"),
     });
     let error = bench.error(&instances(1));
-    assert_eq!(error.code(), "TB0382");
+    assert_eq!(error.code(), "TB0602");
     let told = format!("{error:?} {:?}", bench.handler.model);
     assert!(!told.contains("ya29"), "{told}");
     assert_eq!(count.load(Ordering::SeqCst), 3, "one when it is loaded, one for each attempt");
     let failing = vertex("no-token").with_token_source(|| Err(Error::user("the metadata server is away")));
     let error = failing.load_model().err().unwrap();
-    assert_eq!(error.code(), "TB0388");
+    assert_eq!(error.code(), "TB0608");
     assert!(error.causes()[0].contains("metadata server"));
 }
 
@@ -144,10 +145,16 @@ fn names_and_routes_that_lead_elsewhere_are_refused() {
         new("p", "l", "1").with_invoke_route("/a?b"),
         new("p", "l", "1").with_base_url("http://10.0.0.1").with_bearer("t"),
     ] {
-        assert_eq!(handler.validate_inference_args(&none).unwrap_err().code(), "TB0380");
+        assert_eq!(handler.validate_inference_args(&none).unwrap_err().code(), "TB0600");
     }
     new("p", "l", "1").with_base_url("http://10.0.0.1").validate_inference_args(&none).unwrap();
     new("p", "l", "1").with_bearer("t").with_invoke_route("/a/b").validate_inference_args(&none).unwrap();
+    let handler = new("p", "l", "1").with_bearer("t");
+    let client = handler.load_version(&ModelMetadata::of("2")).unwrap();
+    assert_eq!(&*handler.model_info(&client).model_id, "projects/p/locations/l/endpoints/2");
+    handler.load_version(&ModelMetadata::of("projects/p/locations/l/endpoints/3")).unwrap();
+    let error = handler.load_version(&ModelMetadata::of("projects/q/locations/l/endpoints/3")).err().unwrap();
+    assert_eq!(error.code(), "TB0613");
     let url = new("example.com:p", "global", "1").model.endpoint();
     assert_eq!(
         url,
