@@ -78,7 +78,8 @@ impl RemoteRequest {
 
     /// Text of the server's without the request's secrets.
     pub(crate) fn scrubbed(&self, text: &str) -> String {
-        let secrets = self.secrets.iter().filter(|secret| !secret.is_empty());
+        // What is shorter is no secret, but may be a part of any word.
+        let secrets = self.secrets.iter().filter(|secret| secret.len() > 3);
         secrets.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "[secret]"))
     }
 
