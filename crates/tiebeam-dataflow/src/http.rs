@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tiebeam_core::{Error, ErrorKind, Result};
-use ureq::Agent;
-use ureq::http::{HeaderMap, Request, Uri};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+pub(crate) use tiebeam_http::escaped;
+use tiebeam_http::ureq::http::{HeaderMap, Request, Uri};
+use tiebeam_http::ureq::{self, Agent};
+use tiebeam_http::{Fault, Limits, is_loopback};
 
 use crate::clock::{Clock, since_epoch};
 
@@ -205,8 +206,7 @@ impl Http {
 
 /// Failures that the same request will meet again.
 fn is_fatal(error: &ureq::Error) -> bool {
-    use ureq::Error::{BadUri, BodyExceedsLimit, Http, InvalidProxyUrl, Tls};
-    matches!(error, BadUri(_) | Http(_) | BodyExceedsLimit(_) | InvalidProxyUrl | Tls(_))
+    matches!(Fault::of(error), Fault::Lasting | Fault::TooLong)
 }
 
 fn unreachable(what: &str, call: &Call, error: Option<ureq::Error>) -> Error {
@@ -219,33 +219,9 @@ fn unreachable(what: &str, call: &Call, error: Option<ureq::Error>) -> Error {
     }
 }
 
+/// It follows no redirects: 308 is how an upload says `go on`; nothing else of these services redirects.
 fn agent(connect: Duration, proxy: bool) -> Agent {
-    let roots: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
-        .certs
-        .iter()
-        .map(|der| Certificate::from_der(der.as_ref()).to_owned())
-        .collect();
-    let tls = TlsConfig::builder()
-        .root_certs(RootCerts::Specific(Arc::new(roots)))
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build();
-    let mut config = Agent::config_builder()
-        .tls_config(tls)
-        .http_status_as_error(false)
-        // 308 is how an upload says `go on`; nothing else of these services redirects.
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .timeout_connect(Some(connect))
-        .timeout_global(Some(connect * 10))
-        .user_agent(concat!("tiebeam/", env!("CARGO_PKG_VERSION")));
-    if !proxy {
-        config = config.proxy(None);
-    }
-    config.build().new_agent()
-}
-
-fn is_loopback(host: &str) -> bool {
-    ["127.0.0.1", "localhost", "[::1]"].contains(&host)
+    tiebeam_http::agent(&Limits { connect, total: connect * 10, ..Limits::default() }, proxy)
 }
 
 /// Refuses an address to which a token must not be sent: plain HTTP leads only to this machine.
@@ -274,18 +250,6 @@ pub(crate) fn safe_session(url: &str) -> bool {
     safe_endpoint("location", bare).is_ok()
 }
 
-/// Text as one segment of a path or as a value in a query.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte as char),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,11 +272,6 @@ mod tests {
         ] {
             assert_eq!(safe_endpoint("e", url).unwrap_err().code(), "TB0771", "{url}");
         }
-    }
-
-    #[test]
-    fn text_is_escaped_byte_by_byte() {
-        assert_eq!(escaped("a/b c+d%é~"), "a%2Fb%20c%2Bd%25%C3%A9~");
     }
 
     #[test]

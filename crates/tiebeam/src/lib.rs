@@ -40,6 +40,9 @@ pub use tiebeam_portable as portable;
 #[cfg(feature = "portable")]
 #[doc(inline)]
 pub use tiebeam_portable::expansion::external;
+#[cfg(feature = "remote")]
+#[doc(inline)]
+pub use tiebeam_remote as remote;
 #[cfg(feature = "testing")]
 #[doc(inline)]
 pub use tiebeam_testing as testing;

@@ -13,9 +13,9 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
     HttpService,
 };
-use ureq::Agent;
-use ureq::http::{Method, Request, Response, Uri, header};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use tiebeam_http::ureq::http::{Method, Request, Response, Uri, header, request, response};
+use tiebeam_http::ureq::{self, Agent};
+use tiebeam_http::{Fault, Limits, is_loopback};
 
 use super::Settings;
 
@@ -93,9 +93,9 @@ impl Service {
 
     fn once(
         &self,
-        head: &ureq::http::request::Parts,
+        head: &request::Parts,
         bytes: &[u8],
-    ) -> Result<(ureq::http::response::Parts, HttpResponseBody), HttpError> {
+    ) -> Result<(response::Parts, HttpResponseBody), HttpError> {
         let mut request = Request::builder().method(head.method.clone()).uri(head.uri.clone());
         for (name, value) in &head.headers {
             // The client says these itself, by the body and the address.
@@ -122,7 +122,7 @@ impl Service {
     fn redirected(
         &self,
         from: &Uri,
-        answer: &ureq::http::response::Parts,
+        answer: &response::Parts,
         hops: usize,
     ) -> Result<Option<Uri>, HttpError> {
         let Some(allowed) = &self.allowed else { return Ok(None) };
@@ -174,10 +174,6 @@ pub(super) fn is_allowed(scheme: &str, authority: &str, hosts: &[String]) -> boo
     })
 }
 
-fn is_loopback(host: &str) -> bool {
-    matches!(host, "127.0.0.1" | "localhost" | "[::1]")
-}
-
 fn is_near(host: &str) -> bool {
     is_loopback(host)
         || matches!(host, "169.254.169.254" | "169.254.170.2" | "metadata.google.internal" | "metadata")
@@ -209,46 +205,26 @@ fn gathered(body: object_store::client::HttpRequestBody) -> Result<Vec<u8>, Http
 }
 
 /// Whether a request takes something away. Done twice it is as done once, which `object_store` does not assume.
-fn is_removal(head: &ureq::http::request::Parts) -> bool {
+fn is_removal(head: &request::Parts) -> bool {
     head.method == Method::DELETE || (head.method == Method::POST && head.uri.query() == Some("delete"))
 }
 
 /// What may be tried again: what broke off or took too long, not what will be the same once more.
 fn failed(error: ureq::Error, is_removal: bool) -> HttpError {
-    use ureq::Error as E;
-    let kind = match &error {
+    let kind = match Fault::of(&error) {
         // The kind for what was not sent: that is made again whatever the method.
-        E::Timeout(_) | E::Io(_) | E::Protocol(_) if is_removal => HttpErrorKind::Request,
-        E::Timeout(_) => HttpErrorKind::Timeout,
-        E::ConnectionFailed | E::HostNotFound => HttpErrorKind::Connect,
-        E::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => HttpErrorKind::Connect,
-        E::Io(_) | E::Protocol(_) => HttpErrorKind::Interrupted,
-        _ => HttpErrorKind::Unknown,
+        Fault::TimedOut | Fault::BrokenOff if is_removal => HttpErrorKind::Request,
+        Fault::TimedOut => HttpErrorKind::Timeout,
+        Fault::Unreachable => HttpErrorKind::Connect,
+        Fault::BrokenOff => HttpErrorKind::Interrupted,
+        Fault::TooLong | Fault::Lasting => HttpErrorKind::Unknown,
     };
     HttpError::new(kind, error)
 }
 
 fn agent(timeout: Duration, proxy: bool) -> Agent {
-    let roots: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
-        .certs
-        .iter()
-        .map(|der| Certificate::from_der(der.as_ref()).to_owned())
-        .collect();
-    let tls = TlsConfig::builder()
-        .root_certs(RootCerts::Specific(Arc::new(roots)))
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build();
-    let config = Agent::config_builder()
-        .tls_config(tls)
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .allow_non_standard_methods(true)
-        .timeout_connect(Some(timeout.min(Duration::from_secs(30))))
-        .timeout_global(Some(timeout))
-        .user_agent(concat!("tiebeam/", env!("CARGO_PKG_VERSION")));
-    let config = if proxy { config } else { config.proxy(None) };
-    config.build().new_agent()
+    let connect = timeout.min(Duration::from_secs(30));
+    tiebeam_http::agent(&Limits { connect, total: timeout, ..Limits::default() }, proxy)
 }
 
 #[cfg(test)]
