@@ -46,6 +46,9 @@ pub use tiebeam_testing as testing;
 #[cfg(feature = "torch")]
 #[doc(inline)]
 pub use tiebeam_torch as torch;
+#[cfg(feature = "trees")]
+#[doc(inline)]
+pub use tiebeam_trees as trees;
 #[doc(inline)]
 pub use {
     tiebeam_graph as graph, tiebeam_plan as plan, tiebeam_runner as runner, tiebeam_transforms as transforms,
