@@ -11,8 +11,8 @@ pub(crate) trait Rule: Send + Sync + 'static {
     type Real: Real;
     /// Whether a number that is there goes right at a threshold.
     fn right(x: Self::Real, threshold: Self::Real) -> bool;
-    /// The category that a number stands for; none where it is none.
-    fn category(x: Self::Real) -> Option<u32>;
+    /// The category that a number stands for; [`NO_CATEGORY`] where it is none.
+    fn category(x: Self::Real) -> u32;
     /// Whether the members of a node's set go right, and all others left.
     const MEMBERS_GO_RIGHT: bool;
 }
@@ -22,12 +22,15 @@ pub(crate) trait Real: Copy + Default + Debug + Send + Sync + 'static + PartialO
     const NAN: Self;
     fn missing(self) -> bool;
     fn is_zero(self) -> bool;
-    /// A node of categories keeps the number of its set where others have a threshold.
+    /// A node of categories keeps the place of its set where others have a threshold.
     fn of_index(index: u32) -> Self;
     fn index(self) -> usize;
     fn add(self, other: Self) -> Self;
     fn times(self, other: Self) -> Self;
 }
+
+/// A category that no set has.
+const NO_CATEGORY: u32 = u32::MAX;
 
 /// XGBoost: `x < threshold` goes left, in f32.
 pub(crate) struct Xgboost;
@@ -47,9 +50,9 @@ impl Rule for Xgboost {
         x >= threshold
     }
 
-    #[inline]
-    fn category(x: f32) -> Option<u32> {
-        (0.0..TOO_LARGE).contains(&x).then_some(x as u32)
+    #[inline(always)]
+    fn category(x: f32) -> u32 {
+        if (0.0..TOO_LARGE).contains(&x) { x as u32 } else { NO_CATEGORY }
     }
 }
 
@@ -62,10 +65,10 @@ impl Rule for Lightgbm {
         x > threshold
     }
 
-    #[inline]
-    fn category(x: f64) -> Option<u32> {
+    #[inline(always)]
+    fn category(x: f64) -> u32 {
         // Cut off towards zero, so that -0.5 is category 0.
-        (x > -1.0 && x < f64::from(1u32 << 31)).then_some(x as u32)
+        if x > -1.0 && x < f64::from(1u32 << 31) { x as u32 } else { NO_CATEGORY }
     }
 }
 
@@ -80,6 +83,7 @@ impl Real for f32 {
         self.is_nan()
     }
 
+    #[inline(always)]
     fn is_zero(self) -> bool {
         self == 0.0
     }
@@ -88,6 +92,7 @@ impl Real for f32 {
         f32::from_bits(index)
     }
 
+    #[inline(always)]
     fn index(self) -> usize {
         self.to_bits() as usize
     }
@@ -109,6 +114,7 @@ impl Real for f64 {
         self.is_nan()
     }
 
+    #[inline(always)]
     fn is_zero(self) -> bool {
         self.abs() <= ZERO
     }
@@ -117,6 +123,7 @@ impl Real for f64 {
         f64::from_bits(u64::from(index))
     }
 
+    #[inline(always)]
     fn index(self) -> usize {
         self.to_bits() as usize
     }
@@ -152,7 +159,7 @@ pub(crate) enum Members {
 
 #[derive(Debug, Clone, Copy)]
 struct Node<T> {
-    /// The threshold, the number of a set, or the value of a leaf.
+    /// The threshold, the place of a set, or the value of a leaf.
     value: T,
     /// The column of the feature, and what the node is.
     bits: u32,
@@ -166,15 +173,11 @@ const SET: u32 = 1 << 29;
 const ZERO_MISSING: u32 = 1 << 28;
 const COLUMN: u32 = (1 << 28) - 1;
 
+/// Added to the length of a set that is a list.
+const SORTED: u32 = 1 << 31;
+
 /// How many rows walk a tree together.
 const TOGETHER: usize = 8;
-
-#[derive(Debug, Clone, Copy)]
-struct Set {
-    start: u32,
-    length: u32,
-    sorted: bool,
-}
 
 /// A leaf that is a linear model (LightGBM's `linear_tree`).
 #[derive(Debug, Clone, PartialEq)]
@@ -189,7 +192,8 @@ pub(crate) struct Forest<R: Rule> {
     nodes: Vec<Node<R::Real>>,
     /// The first node of each tree, and the output that it adds to.
     roots: Vec<(u32, u32)>,
-    sets: Vec<Set>,
+    /// The sets of categories, each with its length before it: as bits, or as a list where [`SORTED`] is added to the length.
+    /// The first is an empty one, for nodes that have none.
     members: Vec<u32>,
     /// The linear model of nodes that have one, by node.
     linear: Vec<(u32, LinearLeaf<R::Real>)>,
@@ -205,8 +209,7 @@ impl<R: Rule> Forest<R> {
         Forest {
             nodes: Vec::new(),
             roots: Vec::new(),
-            sets: Vec::new(),
-            members: Vec::new(),
+            members: vec![0],
             linear: Vec::new(),
             columns: Vec::new(),
             groups,
@@ -285,12 +288,12 @@ impl<R: Rule> Forest<R> {
                     Members::Sorted(list) => (true, list),
                 };
                 let (start, length) = (self.members.len(), members.len());
-                if start + length > i32::MAX as usize {
+                if start + length + 1 > i32::MAX as usize {
                     return Err("the model has more categories than can be".to_owned());
                 }
+                self.members.push(length as u32 | if sorted { SORTED } else { 0 });
                 self.members.extend(members);
-                self.sets.push(Set { start: start as u32, length: length as u32, sorted });
-                Ok((R::Real::of_index(self.sets.len() as u32 - 1), SET))
+                Ok((R::Real::of_index(start as u32), SET))
             }
         }
     }
@@ -335,7 +338,6 @@ impl<R: Rule> Forest<R> {
             self.linear.iter().map(|(_, leaf)| size_of_val(leaf.terms.as_slice()) + size_of_val(leaf));
         let bytes = size_of_val(self.nodes.as_slice())
             + size_of_val(self.roots.as_slice())
-            + size_of_val(self.sets.as_slice())
             + size_of_val(self.members.as_slice())
             + linear.sum::<usize>();
         bytes as u64
@@ -397,24 +399,33 @@ impl<R: Rule> Forest<R> {
     fn step<const SPECIAL: bool>(&self, at: u32, row: &[R::Real]) -> u32 {
         let node = self.nodes[at as usize];
         let x = row[(node.bits & COLUMN) as usize];
-        let missing = x.missing() || (SPECIAL && node.bits & ZERO_MISSING != 0 && x.is_zero());
-        let right = if missing {
-            node.bits & NAN_RIGHT != 0
-        } else if SPECIAL && node.bits & SET != 0 {
-            self.is_member(node.value.index(), x) == R::MEMBERS_GO_RIGHT
-        } else {
-            R::right(x, node.value)
-        };
-        node.left + (u32::from(right) & (node.bits >> 30))
+        let split = node.bits >> 30 & 1;
+        if !SPECIAL {
+            let right = if x.missing() { node.bits & NAN_RIGHT != 0 } else { R::right(x, node.value) };
+            return node.left + (u32::from(right) & split);
+        }
+        // Both answers are worked out, without a branch: which one counts can't be foreseen.
+        let set = node.bits >> 29 & 1;
+        let zero = u32::from(x.is_zero()) & node.bits >> 28;
+        let missing = (u32::from(x.missing()) | zero) & 1;
+        let member = self.is_member(node.value.index() & 0usize.wrapping_sub(set as usize), R::category(x));
+        let by_set = u32::from(member == R::MEMBERS_GO_RIGHT);
+        let known = (by_set & set) | (u32::from(R::right(x, node.value)) & (set ^ 1));
+        node.left + (((known & (missing ^ 1)) | (node.bits >> 31 & missing)) & split)
     }
 
-    fn is_member(&self, set: usize, x: R::Real) -> bool {
-        let (Some(category), set) = (R::category(x), self.sets[set]) else { return false };
-        let members = &self.members[set.start as usize..][..set.length as usize];
-        if set.sorted {
-            return members.binary_search(&category).is_ok();
+    /// Whether the set at that place has a category.
+    #[inline(always)]
+    fn is_member(&self, set: usize, category: u32) -> bool {
+        let length = self.members[set];
+        if length & SORTED != 0 {
+            return self.members[set + 1..][..(length & !SORTED) as usize].binary_search(&category).is_ok();
         }
-        members.get(category as usize / 32).is_some_and(|word| word >> (category % 32) & 1 == 1)
+        let word = category / 32;
+        let inside = word < length;
+        // One that is outside looks at the length, which is no matter.
+        let word = self.members[set + (word as usize + 1) * usize::from(inside)];
+        inside & (word >> (category % 32) & 1 == 1)
     }
 }
 

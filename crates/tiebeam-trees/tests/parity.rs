@@ -74,7 +74,7 @@ fn numbers(tensors: &[Tensor]) -> Vec<f64> {
     let one = |tensor: &Tensor| match tensor.data() {
         TensorData::F32(b) => b.as_slice().iter().map(|x| f64::from(*x)).collect::<Vec<_>>(),
         TensorData::F64(b) => b.as_slice().to_vec(),
-        other => panic!("{:?}", std::mem::discriminant(other)),
+        _ => Vec::new(),
     };
     tensors.iter().flat_map(one).collect()
 }
