@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use crate::{engines, say};
 
 /// The tests that read mutants: package and test.
-const TESTS: [(&str, &str); 4] = [
+const TESTS: [(&str, &str); 5] = [
     ("tiebeam-torch", "hostile"),
+    ("tiebeam-tflite", "hostile"),
     ("tiebeam-trees", "hostile"),
     ("tiebeam-io", "hostile"),
     ("tiebeam-yaml", "hostile"),

@@ -43,6 +43,9 @@ pub use tiebeam_portable::expansion::external;
 #[cfg(feature = "testing")]
 #[doc(inline)]
 pub use tiebeam_testing as testing;
+#[cfg(feature = "tflite")]
+#[doc(inline)]
+pub use tiebeam_tflite as tflite;
 #[cfg(feature = "torch")]
 #[doc(inline)]
 pub use tiebeam_torch as torch;
