@@ -5,9 +5,33 @@ use tiebeam_onnx::proto::{AttributeProto, data_type};
 use super::{Converter, Done, Op, unsupported};
 use crate::model::Type;
 
+/// Operators of one input that ONNX has, too.
+const UNARY: [(i32, &str); 16] = [
+    (8, "Floor"),
+    (14, "Sigmoid"),
+    (19, "Relu"),
+    (28, "Tanh"),
+    (47, "Exp"),
+    (59, "Neg"),
+    (66, "Sin"),
+    (73, "Log"),
+    (75, "Sqrt"),
+    (87, "Not"),
+    (101, "Abs"),
+    (104, "Ceil"),
+    (108, "Cos"),
+    (111, "Elu"),
+    (116, "Round"),
+    (117, "HardSwish"),
+];
+
 impl Converter<'_> {
     /// Whether the operator is one of these; then it is done.
     pub(super) fn arithmetic(&mut self, code: i32, op: &Op<'_>) -> Done<bool> {
+        if let Some((_, operator)) = UNARY.iter().find(|(number, _)| *number == code) {
+            self.unary(operator, op)?;
+            return Ok(true);
+        }
         match code {
             0 => self.binary("Add", op, true)?,
             18 => self.binary("Mul", op, true)?,
@@ -23,22 +47,6 @@ impl Converter<'_> {
             71 => self.binary("Equal", op, false)?,
             84 => self.binary("Or", op, false)?,
             86 => self.binary("And", op, false)?,
-            8 => self.unary("Floor", op)?,
-            14 => self.unary("Sigmoid", op)?,
-            19 => self.unary("Relu", op)?,
-            28 => self.unary("Tanh", op)?,
-            47 => self.unary("Exp", op)?,
-            59 => self.unary("Neg", op)?,
-            66 => self.unary("Sin", op)?,
-            73 => self.unary("Log", op)?,
-            75 => self.unary("Sqrt", op)?,
-            87 => self.unary("Not", op)?,
-            101 => self.unary("Abs", op)?,
-            104 => self.unary("Ceil", op)?,
-            108 => self.unary("Cos", op)?,
-            111 => self.unary("Elu", op)?,
-            116 => self.unary("Round", op)?,
-            117 => self.unary("HardSwish", op)?,
             20 => self.on_each(op, |c, x| c.activated(x, 2))?,
             21 => self.on_each(op, |c, x| c.activated(x, 3))?,
             72 => {
