@@ -43,6 +43,9 @@ pub use tiebeam_portable::expansion::external;
 #[cfg(feature = "testing")]
 #[doc(inline)]
 pub use tiebeam_testing as testing;
+#[cfg(feature = "text")]
+#[doc(inline)]
+pub use tiebeam_text as text;
 #[cfg(feature = "tflite")]
 #[doc(inline)]
 pub use tiebeam_tflite as tflite;
