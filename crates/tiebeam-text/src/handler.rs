@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use tiebeam_core::error::Result;
+use tiebeam_inference::signature::Signature;
+use tiebeam_inference::update::ModelMetadata;
 use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor};
 use tiebeam_onnx::Engine;
 
@@ -82,6 +84,21 @@ impl ModelHandler for TextEmbeddingHandler {
 
     fn load_model(&self) -> Result<TextModel> {
         TextModel::load(&self.folder, &self.options)
+    }
+
+    fn load_version(&self, version: &ModelMetadata) -> Result<TextModel> {
+        let mut other = self.clone();
+        // The digest is that of the first version's file.
+        (other.folder, other.options.load.sha256) = (version.model_id.clone().into(), None);
+        other.load_model()
+    }
+
+    fn takes_updates(&self) -> bool {
+        true
+    }
+
+    fn signature(&self, model: &TextModel) -> Option<Signature> {
+        Some(model.signature())
     }
 
     fn run_inference(&self, batch: &[String], model: &TextModel, _: &InferenceArgs) -> Result<Vec<Tensor>> {

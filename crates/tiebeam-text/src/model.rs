@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_core::row::Value;
+use tiebeam_inference::signature::Signature;
 use tiebeam_inference::{ModelInfo, Tensor, Tensors, staged};
 use tiebeam_onnx::{LoadOptions, OnnxModel};
 use tiebeam_torch::{StateDict, architecture};
@@ -141,6 +142,11 @@ impl TextModel {
     /// The numbers of a vector.
     pub fn width(&self) -> usize {
         self.width
+    }
+
+    /// What goes in, as the encoder has it, and the vector that comes out.
+    pub fn signature(&self) -> Signature {
+        Signature { inputs: self.encoder.inputs().to_vec(), outputs: self.encoder.outputs().to_vec() }
     }
 
     /// The tokens of a text, with those at its begin and end, as far as they are looked at.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tiebeam_core::error::{Error, ErrorKind, Result};
-use tiebeam_inference::signature::{Example, Inference};
+use tiebeam_inference::signature::{Example, Inference, Signature};
+use tiebeam_inference::update::ModelMetadata;
 use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor, Tensors, staged};
 use tiebeam_onnx::proto::ModelProto;
 use tiebeam_onnx::{Engine, LoadOptions, OnnxModel};
@@ -207,6 +208,21 @@ impl<E: Example, P: Inference> ModelHandler for TFModelHandler<E, P> {
         let model = OnnxModel::from_bytes(name, onnx, &self.options)?.with_details(details);
         model.check_forms::<E, P>()?;
         Ok(model)
+    }
+
+    fn load_version(&self, version: &ModelMetadata) -> Result<OnnxModel> {
+        let mut other = self.clone();
+        // The digest is that of the first version's file.
+        (other.path, other.options.sha256) = (version.model_id.clone().into(), None);
+        other.load_model()
+    }
+
+    fn takes_updates(&self) -> bool {
+        true
+    }
+
+    fn signature(&self, model: &OnnxModel) -> Option<Signature> {
+        Some(Signature { inputs: model.inputs().to_vec(), outputs: model.outputs().to_vec() })
     }
 
     fn run_inference(&self, batch: &[E], model: &OnnxModel, _: &InferenceArgs) -> Result<Vec<P>> {

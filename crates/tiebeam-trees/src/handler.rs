@@ -4,7 +4,8 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use tiebeam_core::error::Result;
-use tiebeam_inference::signature::{Example, Inference};
+use tiebeam_inference::signature::{Example, Inference, Signature};
+use tiebeam_inference::update::ModelMetadata;
 use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor, Tensors, staged};
 
 use crate::file::Format;
@@ -144,6 +145,21 @@ impl<E: Example, P: Inference> ModelHandler for TreesModelHandler<E, P> {
         let model = TreesModel::load(&staged::local(&self.path), &self.options)?;
         model.check_forms::<E>()?;
         Ok(model)
+    }
+
+    fn load_version(&self, version: &ModelMetadata) -> Result<TreesModel> {
+        let mut other = self.clone();
+        // The digest is that of the first version's file.
+        (other.path, other.options.sha256) = (version.model_id.clone().into(), None);
+        other.load_model()
+    }
+
+    fn takes_updates(&self) -> bool {
+        true
+    }
+
+    fn signature(&self, model: &TreesModel) -> Option<Signature> {
+        Some(Signature { inputs: model.inputs().to_vec(), outputs: model.outputs().to_vec() })
     }
 
     fn run_inference(&self, batch: &[E], model: &TreesModel, _: &InferenceArgs) -> Result<Vec<P>> {

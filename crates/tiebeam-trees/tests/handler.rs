@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use support::{fixture, model};
 use tiebeam_core::error::{Error, ErrorKind};
+use tiebeam_inference::update::ModelMetadata;
 use tiebeam_inference::{InferenceArgs, ModelHandler, Tensor, Tensors};
 use tiebeam_trees::{LoadOptions, TreesModel, TreesModelHandler};
 
@@ -35,6 +36,23 @@ fn the_handler_tells_what_the_model_is() {
     let named = handler.named_outputs();
     let answers = named.run_inference(&[row], &model, &InferenceArgs::none()).unwrap();
     assert_eq!(answers[0].get("prediction").unwrap().shape(), [3]);
+}
+
+#[test]
+fn other_versions_are_loaded_from_where_they_are() {
+    let digest = TreesModelHandler::new(fixture("xgb_binary.ubj")).load_model().unwrap();
+    let digest = digest.details().sha256.clone().unwrap();
+    let handler = TreesModelHandler::new(fixture("xgb_binary.ubj")).with_sha256(digest);
+    assert!(handler.takes_updates());
+    let signature = |model: &TreesModel| handler.signature(model).unwrap();
+    let old = handler.load_model().unwrap();
+    let version = |name: &str| ModelMetadata::of(fixture(name).to_str().unwrap());
+    let new = handler.load_version(&version("xgb_dart.json")).unwrap();
+    assert_eq!(&*handler.model_info(&new).model_id, fixture("xgb_dart.json").to_str().unwrap());
+    assert_eq!(signature(&old).differs_from(&signature(&new)), None);
+    let wide = handler.load_version(&version("xgb_softprob.json")).unwrap();
+    assert!(signature(&old).differs_from(&signature(&wide)).is_some());
+    assert!(handler.load_version(&version("none.json")).is_err());
 }
 
 #[test]
