@@ -9,8 +9,13 @@ use std::time::{Duration, Instant};
 use crate::{engines, say};
 
 /// The tests that read mutants: package and test.
-const TESTS: [(&str, &str); 3] =
-    [("tiebeam-torch", "hostile"), ("tiebeam-io", "hostile"), ("tiebeam-yaml", "hostile")];
+const TESTS: [(&str, &str); 5] = [
+    ("tiebeam-torch", "hostile"),
+    ("tiebeam-tflite", "hostile"),
+    ("tiebeam-trees", "hostile"),
+    ("tiebeam-io", "hostile"),
+    ("tiebeam-yaml", "hostile"),
+];
 
 /// How long a mutant of each format of a test may take on average, in milliseconds: some fifty times what it takes.
 const PATIENCE: u64 = 30;

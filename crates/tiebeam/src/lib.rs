@@ -46,9 +46,18 @@ pub use tiebeam_remote as remote;
 #[cfg(feature = "testing")]
 #[doc(inline)]
 pub use tiebeam_testing as testing;
+#[cfg(feature = "text")]
+#[doc(inline)]
+pub use tiebeam_text as text;
+#[cfg(feature = "tflite")]
+#[doc(inline)]
+pub use tiebeam_tflite as tflite;
 #[cfg(feature = "torch")]
 #[doc(inline)]
 pub use tiebeam_torch as torch;
+#[cfg(feature = "trees")]
+#[doc(inline)]
+pub use tiebeam_trees as trees;
 #[doc(inline)]
 pub use {
     tiebeam_graph as graph, tiebeam_plan as plan, tiebeam_runner as runner, tiebeam_transforms as transforms,
