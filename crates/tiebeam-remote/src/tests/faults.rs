@@ -12,7 +12,7 @@ fn secs(n: u64) -> Duration {
 }
 
 #[test]
-fn c38_a_remote_model_that_fails_once_is_asked_again() {
+fn a_model_that_fails_once_is_asked_again() {
     let bench = Bench::new(plus_one().with_request_size(4), |n, request| match n {
         0 => reply(500, "once"),
         _ => plus_one_of(request),
@@ -97,7 +97,6 @@ fn no_request_goes_out_before_its_retry_after() {
         let times = bench.times();
         assert_eq!(times[0], Duration::ZERO);
         assert!(times[1] >= wait, "{times:?}");
-        // Another handler of this endpoint waits as well.
     }
 }
 
