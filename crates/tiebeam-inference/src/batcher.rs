@@ -20,6 +20,8 @@ use crate::brain::{Brain, Lengths};
 use crate::call::Verdict;
 use crate::clock::Clock;
 use crate::memory::ModelMemory;
+pub(crate) use crate::queue::{Chunk, Slots};
+use crate::queue::{Queue, Queued};
 
 /// How long a bundle's end waits for the minimum batch size when no duration was set.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -53,118 +55,6 @@ pub(crate) struct Piece<E, P> {
     pub(crate) examples: Vec<E>,
     pub(crate) verdict: Verdict<P>,
     pub(crate) model: ModelId,
-}
-
-/// The places of examples in their lane.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Slots {
-    /// As many as there are examples, from this one on.
-    From(usize),
-    /// One for each example.
-    Each(Vec<usize>),
-}
-
-impl Slots {
-    /// The places of the first `n`, which leave these ones.
-    fn take(&mut self, n: usize) -> Slots {
-        match self {
-            Slots::From(first) => {
-                let taken = Slots::From(*first);
-                *first += n;
-                taken
-            }
-            Slots::Each(slots) => {
-                let rest = slots.split_off(n.min(slots.len()));
-                Slots::Each(std::mem::replace(slots, rest))
-            }
-        }
-    }
-}
-
-/// Examples that a lane brings at once.
-pub(crate) struct Chunk<E> {
-    pub(crate) slots: Slots,
-    pub(crate) values: Vec<E>,
-    /// One for each value, where weights count; else empty.
-    pub(crate) weights: Vec<u64>,
-    /// One for each value, where lengths count; else empty.
-    pub(crate) lengths: Vec<usize>,
-    /// The cohort times the number of length classes, and the length class.
-    pub(crate) class: usize,
-}
-
-struct Queued<E> {
-    lane: u64,
-    slots: Slots,
-    values: std::vec::IntoIter<E>,
-    weights: std::vec::IntoIter<u64>,
-    lengths: std::vec::IntoIter<usize>,
-    /// By length.
-    is_sorted: bool,
-    since: Duration,
-}
-
-struct Queue<E> {
-    chunks: VecDeque<Queued<E>>,
-    len: usize,
-    /// Wide enough for the sum of any weights.
-    weight: u128,
-    /// The size of its next batch, as far as times tell.
-    target: usize,
-    /// Whether its examples came with lengths.
-    has_lengths: bool,
-    /// Enough is gathered: whole batches are run until there are none left.
-    is_ripe: bool,
-}
-
-impl<E> Queue<E> {
-    /// Puts a lane's own examples in the order of their lengths, so that each batch has about one length and little is
-    /// padded. They come back by their slots.
-    fn sort(&mut self, id: u64) {
-        if self.chunks.iter().all(|chunk| chunk.lane != id || chunk.is_sorted) {
-            return;
-        }
-        let all = std::mem::take(&mut self.chunks).into_iter();
-        let (own, others): (VecDeque<_>, VecDeque<_>) = all.partition(|chunk| chunk.lane == id);
-        let since = own.front().map_or(Duration::ZERO, |chunk| chunk.since);
-        let has_weights = own.iter().any(|chunk| chunk.weights.len() > 0);
-        let mut items = Vec::with_capacity(own.iter().map(|chunk| chunk.values.len()).sum());
-        for Queued { slots, values, mut weights, mut lengths, .. } in own {
-            let slot_of = |i: usize| match &slots {
-                Slots::From(first) => first + i,
-                Slots::Each(slots) => slots[i],
-            };
-            for (i, value) in values.enumerate() {
-                let (length, weight) = (lengths.next().unwrap_or(0), weights.next().unwrap_or(0));
-                items.push((length, slot_of(i), weight, value));
-            }
-        }
-        items.sort_by_key(|(length, ..)| *length);
-        let n = items.len();
-        let (mut slots, mut values) = (Vec::with_capacity(n), Vec::with_capacity(n));
-        let (mut weights, mut lengths) = (Vec::new(), Vec::with_capacity(n));
-        for (length, slot, weight, value) in items {
-            lengths.push(length);
-            slots.push(slot);
-            values.push(value);
-            if has_weights {
-                weights.push(weight);
-            }
-        }
-        self.chunks = others;
-        let sorted = Queued {
-            lane: id,
-            slots: Slots::Each(slots),
-            values: values.into_iter(),
-            weights: weights.into_iter(),
-            lengths: lengths.into_iter(),
-            is_sorted: true,
-            since,
-        };
-        // The oldest stands in front: whether a batch is overdue is asked of it.
-        let place = self.chunks.partition_point(|chunk| chunk.since <= since);
-        self.chunks.insert(place, sorted);
-    }
 }
 
 struct LaneState<E, P> {

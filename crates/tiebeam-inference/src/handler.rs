@@ -17,7 +17,7 @@ use crate::prebatched::Prebatched;
 use crate::prediction::PredictionResult;
 use crate::signature::Signature;
 use crate::tuned::Tuned;
-use crate::update::ModelMetadata;
+use crate::update::{ModelMetadata, no_versions};
 
 /// Arguments given to the handler with every batch; cannot be changed by it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -234,9 +234,7 @@ pub trait ModelHandler: Send + Sync + 'static {
     /// # Errors
     /// As `load_model`. Default: the handler has no versions.
     fn load_version(&self, version: &ModelMetadata) -> Result<Self::Model> {
-        let message =
-            format!("{} has no versions, so {} can't take its place", self.name(), version.model_id);
-        Err(Error::new(ErrorKind::Unsupported, "TB0355", message))
+        Err(no_versions(&self.name(), version))
     }
 
     /// Whether [`load_version`](ModelHandler::load_version) can load any: a pipeline that updates the model is refused else.

@@ -20,6 +20,7 @@ pub mod nan;
 pub mod per_key;
 pub mod prebatched;
 pub mod prediction;
+mod queue;
 pub mod report;
 mod rollout;
 mod routes;

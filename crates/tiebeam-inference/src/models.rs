@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tiebeam_core::error::{Error, ErrorKind, Result};
+use tiebeam_core::error::{Error, Result};
 
 use crate::handler::{ModelHandler, ModelLimit};
 use crate::model::{Loader, ModelCell, SharedModel};
@@ -226,5 +226,5 @@ impl<H: ModelHandler> ModelSet<H> {
 }
 
 fn no_such_cohort() -> Error {
-    Error::new(ErrorKind::Internal, "TB0901", "a cohort that the handler has not told of")
+    Error::internal("a cohort that the handler has not told of")
 }

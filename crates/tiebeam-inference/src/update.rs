@@ -27,6 +27,12 @@ impl ModelMetadata {
     }
 }
 
+/// A handler has no such version, nor any.
+pub fn no_versions(handler: &str, version: &ModelMetadata) -> Error {
+    let message = format!("{handler} has no versions, so {} can't take its model's place", version.model_id);
+    Error::new(ErrorKind::Unsupported, "TB0355", message)
+}
+
 /// A row of two strings, as in Beam.
 struct MetadataCodec;
 

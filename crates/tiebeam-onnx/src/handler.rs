@@ -4,7 +4,8 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tiebeam_core::error::{Error, ErrorKind, Result};
+use tiebeam_core::error::Result;
+use tiebeam_inference::update::no_versions;
 use tiebeam_inference::{
     Example, Inference, InferenceArgs, ModelHandler, ModelInfo, ModelMetadata, Signature, Tensor, Tensors,
     staged,
@@ -205,10 +206,7 @@ impl<E: Example, P: Inference> ModelHandler for OnnxModelHandler<E, P> {
         let model = match &self.source {
             Source::File(_) => OnnxModel::load(path, &options)?,
             Source::Read(_, read) => read(path, &options)?,
-            Source::Made(_) => {
-                let message = format!("{} is made in memory, it has no versions in files", self.name);
-                return Err(Error::new(ErrorKind::Unsupported, "TB0355", message));
-            }
+            Source::Made(_) => return Err(no_versions(self.name, version)),
         };
         model.check_forms::<E, P>()?;
         Ok(model)

@@ -80,6 +80,13 @@ pub(crate) fn gather<E: Example>(
         [n] | [1, n] => *n == count,
         _ => false,
     });
+    if let (false, [rows, _]) = (fits, tensor.shape().as_slice())
+        && *rows > 1
+    {
+        // In Beam's words, which people search for; its examples are tables of pandas.
+        let message = format!("Only dataframes with single rows are supported. This one has {rows}");
+        return Err(wrong("TB0386", message));
+    }
     if !fits {
         return Err(wrong(
             "TB0386",

@@ -39,7 +39,7 @@ fn the_handler_tells_what_the_model_is() {
 }
 
 #[test]
-fn other_versions_are_loaded_from_where_they_are() {
+fn fault_02_other_versions_are_loaded_from_where_they_are() {
     let digest = TreesModelHandler::new(fixture("xgb_binary.ubj")).load_model().unwrap();
     let digest = digest.details().sha256.clone().unwrap();
     let handler = TreesModelHandler::new(fixture("xgb_binary.ubj")).with_sha256(digest);
@@ -143,4 +143,13 @@ fn trees_that_are_none_are_refused() {
     assert!(cut.message().ends_with("the file is cut off"), "{cut}");
     let fewer = text.split("Tree=11").next().unwrap().to_owned() + "end of trees\n";
     assert!(refused(fewer.as_bytes()).message().contains("11 trees"));
+}
+
+/// Beam's handlers take tables of pandas, of one row each.
+#[test]
+fn e_pandas_rows_an_example_is_one_row() {
+    let xgb = model("xgb_binary.json", &LoadOptions::default());
+    xgb.check(&Tensor::new(&[1, 6], vec![0f32; 6]).unwrap()).unwrap();
+    let error = xgb.check(&Tensor::new(&[2, 6], vec![0f32; 12]).unwrap()).unwrap_err();
+    assert_eq!(error.message(), "Only dataframes with single rows are supported. This one has 2");
 }

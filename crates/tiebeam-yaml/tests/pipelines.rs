@@ -808,7 +808,7 @@ model_handler:
             10 │           type: OnnxModelHandler
                ·                 ────────────────
                ╰────
-              handlers here: OnnxModelHandlerNumpy, PytorchModelHandlerTensor, PytorchModelHandlerKeyedTensor
+              handlers here: OnnxModelHandlerNumpy, PytorchModelHandlerTensor, PytorchModelHandlerKeyedTensor, XGBoostModelHandlerNumpy, LightGBMModelHandler, TFModelHandlerNumpy
               help: did you mean `OnnxModelHandlerNumpy`?
         "#]],
     );
@@ -1036,4 +1036,165 @@ pipeline:
               help: images come from `ReadImages` or `DecodeImage`
         "#]],
     );
+}
+
+/// Beam's own case: what goes in is computed of a row, what comes out of the answer, and the rest of the row stays.
+#[test]
+fn c42_preprocess_and_postprocess_around_a_model() {
+    check(
+        "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {elements: [{q: 1}, {q: 5}]}
+    - type: RunInference
+      config:
+        inference_tag: pred
+        model_handler:
+          type: OnnxModelHandlerNumpy
+          config:
+            model_uri: MODELS/five.onnx
+            preprocess: {callable: 'lambda r: float(r.q)'}
+            postprocess: {callable: 'lambda x: int(x.inference) // 5 + 1'}
+    - type: LogForTesting
+",
+        expect![[r#"
+            Info: {"q":1,"pred":2}
+            Info: {"q":5,"pred":6}
+        "#]],
+    );
+}
+
+#[test]
+fn e_yaml_extra_keys_of_a_handler_are_told_in_beams_words() {
+    let yaml = "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {elements: [{q: 1.0}]}
+    - type: RunInference
+      config:
+        model_handler:
+          type: OnnxModelHandlerNumpy
+          foo: 1
+          config: {model_uri: MODELS/five.onnx}
+";
+    let shown = run_in(&tempfile::tempdir().unwrap(), yaml);
+    assert!(shown.contains("Unexpected parameters in model_handler: {'foo'}"), "{shown}");
+}
+
+/// Trees take their columns by the features' names or in order; a null and a column that is not there are missing values.
+#[test]
+fn trees_take_columns_by_name_or_in_order_and_nulls_as_missing() {
+    use tiebeam_inference::{InferenceArgs, ModelHandler, Tensor};
+    let path = format!("{MODELS}/trees/lgb_named.txt");
+    let handler = tiebeam_trees::TreesModelHandler::lightgbm(&path);
+    let model = handler.load_model().unwrap();
+    let names: Vec<String> = model.feature_names().iter().map(|name| name.to_string()).collect();
+    let row = |first: f64, second: f64| {
+        let mut row = vec![f64::NAN; names.len()];
+        (row[0], row[1]) = (first, second);
+        Tensor::vector(row)
+    };
+    let wanted =
+        handler.run_inference(&[row(1.5, 2.5), row(1.5, f64::NAN)], &model, &InferenceArgs::none()).unwrap();
+    let wanted: Vec<f64> = wanted.iter().map(|y| y.to_scalar().unwrap()).collect();
+    let run = |fields: [&str; 2], features: &str| {
+        let yaml = format!(
+            "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {{elements: [{{n: 0, {a}: 1.5, {b}: 2.5}}, {{n: 1, {a}: 1.5, {b}: null}}]}}
+    - type: RunInference
+      config:
+        model_handler:
+          type: LightGBMModelHandler
+          config: {{model_uri: MODELS/trees/lgb_named.txt{features}}}
+    - type: MapToFields
+      config: {{fields: {{n: n, y: inference}}}}
+    - type: LogForTesting
+",
+            a = fields[0],
+            b = fields[1],
+        );
+        run_in(&tempfile::tempdir().unwrap(), &yaml)
+    };
+    let told: String = wanted
+        .iter()
+        .enumerate()
+        .map(|(n, y)| format!("Info: {}\n", serde_json::json!({"n": n, "y": y})))
+        .collect();
+    assert_eq!(run([&names[0], &names[1]], ""), told);
+    let shown = run(["a", "b"], ", features: [a, b]");
+    let wrong = format!("the model has {} features, 2 columns are listed", names.len());
+    assert!(shown.contains(&wrong), "{shown}");
+    let shown = run(["a", "b"], "");
+    assert!(shown.contains("no column is called like the model's input"), "{shown}");
+    let all: Vec<&str> = ["a", "b"].into_iter().chain(std::iter::repeat_n("b", names.len() - 2)).collect();
+    let shown = run(["a", "b"], &format!(", features: [{}]", all.join(", ")));
+    assert!(shown.starts_with("Info: {\"n\":0,\"y\":"), "{shown}");
+}
+
+#[test]
+fn a_tensorflow_lite_model_over_rows() {
+    let yaml = "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {elements: [{x: [1.0]}]}
+    - type: RunInference
+      config:
+        model_handler:
+          type: TFModelHandlerNumpy
+          config: {model_uri: MODELS/tflite/mobile.tflite}
+";
+    // It is an image model: a list of numbers is none, and its input is told.
+    let shown = run_in(&tempfile::tempdir().unwrap(), yaml);
+    assert!(shown.contains("error[TB0205]") && shown.contains("the model's input"), "{shown}");
+}
+
+#[test]
+fn a_models_time_and_its_nan_are_bounded_and_newer_files_watched() {
+    let with = |more: &str| {
+        let yaml = format!(
+            "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {{elements: [{{x: 2.0}}, {{x: 4.0}}]}}
+    - type: RunInference
+      config:
+        model_handler:
+          type: OnnxModelHandlerNumpy
+          config: {{model_uri: MODELS/five.onnx, {more}}}
+    - type: LogForTesting
+"
+        );
+        run_in(&tempfile::tempdir().unwrap(), &yaml)
+    };
+    let fine = "Info: {\"x\":2,\"inference\":10}\nInfo: {\"x\":4,\"inference\":20}\n";
+    for more in [
+        "timeout: 60",
+        "timeout: 1.5m",
+        "nan: fail",
+        "watch_model_pattern: {pattern: DIR/v*.onnx, interval: 10ms}",
+        "watch_model_pattern: {pattern: DIR/v*.onnx}",
+    ] {
+        assert_eq!(with(more).replace(".0", ""), fine, "{more}");
+    }
+    for (more, told) in [
+        ("timeout: 0", "`timeout` is a number of seconds, or a duration such as 500ms"),
+        ("nan: dead_letter", "`nan: dead_letter` needs `error_handling`"),
+        ("nan: maybe", "`nan` is pass, dead_letter or fail"),
+        ("watch_model_pattern: {interval: 1}", "pattern"),
+        ("isolation: process", "`isolation` is not available in this build"),
+    ] {
+        assert!(with(more).contains(told), "{more}: {}", with(more));
+    }
 }

@@ -29,7 +29,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tiebeam-javascript", &["core"]),
     (
         "tiebeam-yaml",
-        &["core", "graph", "transforms", "io", "inference", "onnx", "torch", "python", "javascript"],
+        &[
+            "core",
+            "graph",
+            "transforms",
+            "io",
+            "inference",
+            "onnx",
+            "torch",
+            "trees",
+            "tflite",
+            "python",
+            "javascript",
+        ],
     ),
     ("tiebeam-testing", &["core", "exec", "graph", "plan", "runner", "model", "worker"]),
     (

@@ -1,7 +1,5 @@
 //! What happens to elements that fail: dead letters for the guilty alone, or a clear end of the bundle.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 use tiebeam_core::{ErrorKind, Timestamp, Window, WindowInfo, Windows};
 
@@ -296,7 +294,6 @@ fn fault_10_one_guilty_at_any_place_costs_few_calls() {
 #[test]
 fn many_threads_share_batches_and_none_gets_anothers_failure() {
     let bench = Bench::rescued(RunInference::new(picky().max_batch_size(16)));
-    let bench = Arc::new(bench);
     std::thread::scope(|scope| {
         for thread in 0..8i64 {
             let mut instance = bench.instance();

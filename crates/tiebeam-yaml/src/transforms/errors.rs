@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use tiebeam_core::coder::row_coder;
 use tiebeam_core::row::{Row, Schema, Value};
-use tiebeam_core::{
-    DoFn, ElementContext, Error, ErrorKind, Failure, Output, OutputTag, Result,
-};
+use tiebeam_core::{DoFn, ElementContext, Error, ErrorKind, Failure, Output, OutputTag, Result};
 use tiebeam_graph::{Arity, MultiParDo, PCollection, ParDo};
 use tiebeam_transforms::bound_failures;
 

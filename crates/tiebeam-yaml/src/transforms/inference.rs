@@ -10,7 +10,9 @@ use std::time::Duration;
 use tiebeam_core::coder::row_coder;
 use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
 use tiebeam_graph::PCollection;
-use tiebeam_inference::{Batching, FailedInference, ModelHandler, PredictionResult, RunInference, Tensors};
+use tiebeam_inference::{
+    Batching, FailedInference, ModelHandler, NanPolicy, PredictionResult, RunInference, Tensors,
+};
 
 use self::handlers::{Loaded, Measures, RowHandler};
 use self::inputs::{InputPlan, Prepared};
@@ -71,13 +73,18 @@ pub const COMMON: &[Key] = &[
     ),
     Key::optional("batch_bucket_boundaries", Wants::List, "upper ends of the classes of lengths"),
     Key::optional("model_copies", Wants::Int, "copies of the model, taken in turn; 1"),
-    Key::optional("timeout", Wants::Any, NOT_HERE),
+    Key::optional("timeout", Wants::Any, "how long a load or a call may take: seconds, or 500ms"),
     Key::optional("isolation", Wants::Any, NOT_HERE),
     Key::optional("sha256", Wants::Text, "what the model's file must have, in hex"),
-    Key::optional("watch_model_pattern", Wants::Map, NOT_HERE),
+    Key::optional(
+        "watch_model_pattern",
+        Wants::Map,
+        "`{pattern: models/v*.onnx, interval: 60}`: newer files take over while it runs",
+    ),
+    Key::optional("nan", Wants::Text, "what is done with NaN in an answer: pass, dead_letter, fail (ours)"),
 ];
 
-const ABSENT: [&str; 3] = ["timeout", "isolation", "watch_model_pattern"];
+const ABSENT: [&str; 1] = ["isolation"];
 
 fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
     let input = maker.input()?;
@@ -88,6 +95,7 @@ fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
     let weight = measure(maker, &config, "element_size_fn", &input);
     let batching = batching(maker, &config, config.get("batch_length_fn").is_some());
     let copies = positive(maker, &config, "model_copies").unwrap_or(1);
+    let limits = Limits::of(maker, &config);
     let before = maker.problems.len();
     let loaded = (kind.make)(maker, &config)?;
     let inputs = InputPlan::make(maker, &config, &input, &loaded)?;
@@ -102,8 +110,19 @@ fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
     made.extend(errors.clone());
     let errors = errors.map(|(name, schema)| ErrorOutput::new(&name, schema));
     let with_model_id = maker.flag("with_model_id");
+    let limits = limits?;
     let measures = Measures { length: length?, weight: weight? };
-    let step = Step { loaded, measures, inputs, outputs, schema, with_model_id, batching: batching?, copies };
+    let step = Step {
+        loaded,
+        measures,
+        inputs,
+        outputs,
+        schema,
+        with_model_id,
+        batching: batching?,
+        copies,
+        limits,
+    };
     Some(Made {
         outputs: made,
         build: Box::new(move |_, inputs| match inputs.into_iter().next() {
@@ -119,6 +138,21 @@ fn handler_of(maker: &mut Maker<'_>, handler: &Node) -> Option<(&'static Handler
         Key::required("type", Wants::Text, "the handler's type, such as OnnxModelHandlerNumpy"),
         Key::required("config", Wants::Map, "the handler's configuration"),
     ];
+    // In Beam's words, which people search for.
+    let known = |key: &str| keys.iter().any(|own| own.name == key);
+    let extra = handler.as_map()?.iter().filter(|entry| !known(&entry.key));
+    let mut is_fine = true;
+    for entry in extra {
+        let message = format!("Unexpected parameters in model_handler: {{'{}'}}", entry.key);
+        let problem = Diagnostic::new("TB0206", entry.key_span, message);
+        maker.problem(
+            problem.did_you_mean(&entry.key, ["type", "config"]).help("`config` is the place for them"),
+        );
+        is_fine = false;
+    }
+    if !is_fine {
+        return None;
+    }
     if !check_keys(handler.as_map()?, &keys, "`model_handler`", handler.span, maker.problems) {
         return None;
     }
@@ -279,11 +313,74 @@ struct Step {
     with_model_id: bool,
     batching: Batching,
     copies: usize,
+    limits: Limits,
+}
+
+/// What bounds a model's time, and its answers; and where newer versions of it come from.
+struct Limits {
+    timeout: Option<Duration>,
+    watch: Option<(String, Duration)>,
+    nan: NanPolicy,
+}
+
+impl Limits {
+    /// Reads them; mistakes are noted.
+    fn of(maker: &mut Maker<'_>, config: &Node) -> Option<Limits> {
+        let given = |key: &str| config.get(key).filter(|node| node.content != Content::Null);
+        let mut fine = true;
+        let mut seconds = |maker: &mut Maker<'_>, node: &Node, key: &str| {
+            let read = match node.content {
+                Content::Int(seconds) => Duration::try_from_secs_f64(seconds as f64).ok(),
+                Content::Float(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+                _ => crate::windowing::duration(node).ok(),
+            };
+            let read = read.filter(|duration| !duration.is_zero());
+            if read.is_none() {
+                let message = format!("`{key}` is a number of seconds, or a duration such as 500ms");
+                maker.problem(Diagnostic::new("TB0208", node.span, message));
+                fine = false;
+            }
+            read
+        };
+        let timeout = given("timeout").and_then(|node| seconds(maker, node, "timeout"));
+        let mut watch = None;
+        if let Some(node) = given("watch_model_pattern") {
+            let keys = [
+                Key::required("pattern", Wants::Text, "a pattern of files, such as models/v*.onnx"),
+                Key::optional("interval", Wants::Any, "how often it is looked at: seconds, or 500ms; 360"),
+            ];
+            if !check_keys(node.as_map()?, &keys, "`watch_model_pattern`", node.span, maker.problems) {
+                return None;
+            }
+            let interval = match node.get("interval") {
+                Some(interval) => seconds(maker, interval, "interval"),
+                // Beam's.
+                None => Some(Duration::from_secs(360)),
+            };
+            let pattern = node.get("pattern").and_then(|pattern| pattern.as_str().cloned());
+            watch = pattern.zip(interval).map(|(pattern, interval)| (pattern.to_string(), interval));
+        }
+        let nan = match given("nan").map(|node| (node, node.as_str().map(|text| &**text))) {
+            None | Some((_, Some("pass"))) => NanPolicy::Pass,
+            Some((_, Some("dead_letter"))) if maker.get("error_handling").is_some() => NanPolicy::DeadLetter,
+            Some((_, Some("fail"))) => NanPolicy::Fail,
+            Some((node, given)) => {
+                let message = match given {
+                    Some("dead_letter") => "`nan: dead_letter` needs `error_handling`",
+                    _ => "`nan` is pass, dead_letter or fail",
+                };
+                maker.problem(Diagnostic::new("TB0208", node.span, message));
+                return None;
+            }
+        };
+        fine.then_some(Limits { timeout, watch, nan })
+    }
 }
 
 impl Step {
     fn build(self, input: PCollection<Row>, errors: Option<ErrorOutput>) -> Vec<PCollection<Row>> {
-        let Step { loaded, measures, inputs, outputs, schema, with_model_id, batching, copies } = self;
+        let Step { loaded, measures, inputs, outputs, schema, with_model_id, batching, copies, limits } =
+            self;
         let rows = schema.clone();
         let to_row = move |result: PredictionResult<Prepared, Tensors>| -> tiebeam_core::Result<Row> {
             let answer = outputs.answer(&result)?;
@@ -297,7 +394,13 @@ impl Step {
             .model_copies(copies)
             .try_preprocess(move |row: Row| inputs.prepare(row))
             .try_postprocess(to_row);
-        let run = RunInference::new(chain);
+        let mut run = RunInference::new(chain).with_nan_policy(limits.nan);
+        if let Some(timeout) = limits.timeout {
+            run = run.with_timeout(timeout);
+        }
+        if let Some((pattern, interval)) = limits.watch {
+            run = run.watch_model_pattern(pattern, interval);
+        }
         let coder = row_coder(schema);
         match errors {
             None => vec![expand(run, input).with_coder(coder)],

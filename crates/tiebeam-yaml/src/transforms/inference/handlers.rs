@@ -5,9 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tiebeam_core::Result;
 use tiebeam_core::row::Value;
-use tiebeam_inference::{InferenceArgs, LengthFn, ModelHandler, ModelInfo, Tensors};
+use tiebeam_inference::{
+    Dim, InferenceArgs, LengthFn, ModelHandler, ModelInfo, ModelMetadata, Port, Signature, Tensors,
+};
 use tiebeam_onnx::{Engine, OnnxModel, OnnxModelHandler};
+use tiebeam_tflite::TFModelHandler;
 use tiebeam_torch::PytorchModelHandlerKeyedTensor;
+use tiebeam_trees::{Format, TreesModel, TreesModelHandler};
 
 use super::inputs::Prepared;
 use crate::catalog::{Key, Wants};
@@ -39,6 +43,12 @@ const TORCH_KEYS: &[Key] = &[
     ENGINE,
 ];
 
+const TREES_KEYS: &[Key] = &[
+    Key::required("model_uri", Wants::Text, "the model's file"),
+    Key::optional("features", Wants::Texts, "the columns of the features, in the model's order"),
+    Key::optional("raw_scores", Wants::Bool, "sums of the leaves instead of probabilities (ours)"),
+];
+
 /// All types of handlers.
 pub fn handler_types() -> &'static [HandlerType] {
     const TYPES: &[HandlerType] = &[
@@ -64,11 +74,102 @@ pub fn handler_types() -> &'static [HandlerType] {
             keys: TORCH_KEYS,
             make: torch,
         },
+        HandlerType {
+            name: "XGBoostModelHandlerNumpy",
+            about: "XGBoost's trees, from .json or .ubj",
+            keys: TREES_KEYS,
+            make: xgboost,
+        },
+        HandlerType {
+            name: "LightGBMModelHandler",
+            about: "LightGBM's trees, from its text (ours)",
+            keys: TREES_KEYS,
+            make: lightgbm,
+        },
+        HandlerType {
+            name: "TFModelHandlerNumpy",
+            about: "a TensorFlow Lite model",
+            keys: &[Key::required("model_uri", Wants::Text, "the .tflite file"), ENGINE],
+            make: tflite,
+        },
     ];
     TYPES
 }
 
-type Load = Arc<dyn Fn() -> Result<OnnxModel> + Send + Sync>;
+/// A loaded model over rows, of whichever framework.
+pub trait RowModel: Send + Sync {
+    /// What goes in and what comes out.
+    fn signature(&self) -> Signature;
+
+    /// Whether an input that a row has no number for is a missing value to the model: NaN.
+    fn takes_missing(&self) -> bool {
+        false
+    }
+
+    /// The model's id, place and size.
+    fn info(&self) -> ModelInfo;
+
+    /// Whether a row's tensors can go in.
+    ///
+    /// # Errors
+    /// What was seen and what is wanted.
+    fn check(&self, example: &Prepared) -> Result<()>;
+
+    /// Exactly one answer for each row.
+    ///
+    /// # Errors
+    /// When the model can't.
+    fn run(&self, batch: &[Prepared]) -> Result<Vec<Tensors>>;
+}
+
+impl RowModel for OnnxModel {
+    fn signature(&self) -> Signature {
+        OnnxModel::signature(self)
+    }
+
+    fn info(&self) -> ModelInfo {
+        self.details().clone()
+    }
+
+    fn check(&self, example: &Prepared) -> Result<()> {
+        OnnxModel::check(self, example)
+    }
+
+    fn run(&self, batch: &[Prepared]) -> Result<Vec<Tensors>> {
+        OnnxModel::run(self, batch)
+    }
+}
+
+impl RowModel for TreesModel {
+    fn signature(&self) -> Signature {
+        // A column for each feature: a number, or a text where the model has categories.
+        let input = |feature: &tiebeam_trees::Feature| Port {
+            name: feature.name.clone(),
+            type_name: "number".to_owned(),
+            dtype: None,
+            shape: Some(vec![Dim::Free]),
+        };
+        Signature { inputs: self.features().iter().map(input).collect(), outputs: self.outputs().to_vec() }
+    }
+
+    fn takes_missing(&self) -> bool {
+        true
+    }
+
+    fn info(&self) -> ModelInfo {
+        self.details().clone()
+    }
+
+    fn check(&self, example: &Prepared) -> Result<()> {
+        TreesModel::check(self, example)
+    }
+
+    fn run(&self, batch: &[Prepared]) -> Result<Vec<Tensors>> {
+        TreesModel::run(self, batch)
+    }
+}
+
+type Load = Arc<dyn Fn(Option<&ModelMetadata>) -> Result<Box<dyn RowModel>> + Send + Sync>;
 
 /// A model that was loaded once already, to know what it takes and gives.
 pub struct Loaded {
@@ -76,24 +177,34 @@ pub struct Loaded {
     namespace: String,
     load: Load,
     files: Vec<PathBuf>,
-    model: OnnxModel,
+    model: Box<dyn RowModel>,
+    signature: Signature,
     /// Where the file names it.
     pub span: Span,
 }
 
 impl Loaded {
     /// Loads the model; what is wrong with it is told at `span`.
-    fn new(
+    fn new<M: RowModel + 'static>(
         maker: &mut Maker<'_>,
         handler: &'static str,
         span: Span,
-        model: impl ModelHandler<Model = OnnxModel>,
+        model: impl ModelHandler<Model = M>,
     ) -> Option<Loaded> {
         let namespace = model.metrics_namespace();
         let files = model.model_files();
-        let load: Load = Arc::new(move || model.load_model());
-        match load() {
-            Ok(model) => Some(Loaded { handler, namespace, load, files, model, span }),
+        let load: Load = Arc::new(move |version| {
+            let loaded = match version {
+                Some(version) => model.load_version(version),
+                None => model.load_model(),
+            };
+            loaded.map(|model| Box::new(model) as Box<dyn RowModel>)
+        });
+        match load(None) {
+            Ok(model) => {
+                let signature = model.signature();
+                Some(Loaded { handler, namespace, load, files, model, signature, span })
+            }
             Err(error) => {
                 maker.refuse(&error, span);
                 None
@@ -101,9 +212,19 @@ impl Loaded {
         }
     }
 
-    /// The model.
-    pub fn model(&self) -> &OnnxModel {
-        &self.model
+    /// As [`RowModel::takes_missing`].
+    pub fn takes_missing(&self) -> bool {
+        self.model.takes_missing()
+    }
+
+    /// What goes into the model.
+    pub fn inputs(&self) -> &[Port] {
+        &self.signature.inputs
+    }
+
+    /// What comes out of it.
+    pub fn outputs(&self) -> &[Port] {
+        &self.signature.outputs
     }
 }
 
@@ -175,6 +296,37 @@ fn torch(maker: &mut Maker<'_>, config: &Node) -> Option<Loaded> {
     Loaded::new(maker, "PytorchModelHandlerTensor", path.span, handler.named_outputs())
 }
 
+fn trees(maker: &mut Maker<'_>, config: &Node, name: &'static str, format: Format) -> Option<Loaded> {
+    let uri = config.get("model_uri")?;
+    let mut handler = TreesModelHandler::new(Path::new(&**uri.as_str()?)).with_format(format);
+    if let Some(sha256) = text(config, "sha256") {
+        handler = handler.with_sha256(&*sha256);
+    }
+    if matches!(config.get("raw_scores").map(|node| &node.content), Some(Content::Bool(true))) {
+        handler = handler.with_raw_scores();
+    }
+    Loaded::new(maker, name, uri.span, handler.named_inputs().named_outputs())
+}
+
+fn xgboost(maker: &mut Maker<'_>, config: &Node) -> Option<Loaded> {
+    trees(maker, config, "XGBoostModelHandlerNumpy", Format::Xgboost)
+}
+
+fn lightgbm(maker: &mut Maker<'_>, config: &Node) -> Option<Loaded> {
+    trees(maker, config, "LightGBMModelHandler", Format::Lightgbm)
+}
+
+fn tflite(maker: &mut Maker<'_>, config: &Node) -> Option<Loaded> {
+    let uri = config.get("model_uri")?;
+    let mut handler = TFModelHandler::new(Path::new(&**uri.as_str()?))
+        .with_engine(engine(maker, config)?)
+        .with_outputs(texts(config, "outputs"));
+    if let Some(sha256) = text(config, "sha256") {
+        handler = handler.with_sha256(&*sha256);
+    }
+    Loaded::new(maker, "TFModelHandlerNumpy", uri.span, handler.named_inputs().named_outputs())
+}
+
 /// What the file measures of rows, for batches.
 pub struct Measures {
     /// Rows of about one length share batches.
@@ -197,7 +349,7 @@ pub struct RowHandler {
     namespace: String,
     load: Load,
     files: Vec<PathBuf>,
-    first: Mutex<Option<OnnxModel>>,
+    first: Mutex<Option<Box<dyn RowModel>>>,
     measures: Measures,
 }
 
@@ -211,25 +363,37 @@ impl RowHandler {
 impl ModelHandler for RowHandler {
     type Example = Prepared;
     type Inference = Tensors;
-    type Model = OnnxModel;
+    type Model = Box<dyn RowModel>;
 
-    fn load_model(&self) -> Result<OnnxModel> {
+    fn load_model(&self) -> Result<Box<dyn RowModel>> {
         match self.first.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(model) => Ok(model),
-            None => (self.load)(),
+            None => (self.load)(None),
         }
+    }
+
+    fn load_version(&self, version: &ModelMetadata) -> Result<Box<dyn RowModel>> {
+        (self.load)(Some(version))
+    }
+
+    fn takes_updates(&self) -> bool {
+        true
+    }
+
+    fn signature(&self, model: &Box<dyn RowModel>) -> Option<Signature> {
+        Some(model.signature())
     }
 
     fn run_inference(
         &self,
         batch: &[Prepared],
-        model: &OnnxModel,
+        model: &Box<dyn RowModel>,
         _: &InferenceArgs,
     ) -> Result<Vec<Tensors>> {
         model.run(batch)
     }
 
-    fn check_example(&self, example: &Prepared, model: &OnnxModel) -> Result<()> {
+    fn check_example(&self, example: &Prepared, model: &Box<dyn RowModel>) -> Result<()> {
         model.check(example)
     }
 
@@ -257,8 +421,8 @@ impl ModelHandler for RowHandler {
         self.handler.to_owned()
     }
 
-    fn model_info(&self, model: &OnnxModel) -> ModelInfo {
-        model.details().clone()
+    fn model_info(&self, model: &Box<dyn RowModel>) -> ModelInfo {
+        model.info()
     }
 
     fn model_files(&self) -> Vec<PathBuf> {

@@ -82,6 +82,8 @@ impl Element for Prepared {
 enum From {
     Column(usize),
     Columns(Vec<usize>),
+    /// No column is called like it: a missing value.
+    Missing,
 }
 
 /// How a row becomes the inputs of a model.
@@ -92,6 +94,8 @@ pub struct InputPlan {
     makes_row: bool,
     names: Arc<[Arc<str>]>,
     from: Arc<[From]>,
+    /// Nulls are missing values: NaN.
+    takes_missing: bool,
     /// Whether each row is one of a batch: outputs then lose their first axis.
     pub is_batched: bool,
 }
@@ -110,10 +114,13 @@ impl InputPlan {
             .and_then(Expression::field_type)
             .is_some_and(|field| matches!(field.kind, TypeKind::Row(_)));
         let given = config.get("inputs").filter(|node| node.content != Content::Null);
-        let ports = loaded.model().inputs();
-        let from = match given {
-            Some(given) => given_inputs(maker, given, &features, ports)?,
-            None => default_inputs(maker, &features, ports, loaded.span)?,
+        let ports = loaded.inputs();
+        let takes_missing = loaded.takes_missing();
+        let in_order = config.get("features").filter(|node| node.content != Content::Null);
+        let from = match (given, in_order) {
+            (Some(given), _) => given_inputs(maker, given, &features, ports)?,
+            (None, Some(columns)) => features_in_order(maker, columns, &features, ports)?,
+            (None, None) => default_inputs(maker, &features, ports, loaded.span, takes_missing)?,
         };
         let mut is_batched = true;
         let mut fine = true;
@@ -136,6 +143,7 @@ impl InputPlan {
             preprocess,
             makes_row,
             names: ports.iter().map(|port| port.name.clone()).collect(),
+            takes_missing,
             from: from.into_iter().map(|(from, _)| from).collect(),
             is_batched,
         })
@@ -164,6 +172,10 @@ impl InputPlan {
         let mut tensors = Vec::with_capacity(self.from.len());
         for (from, name) in self.from.iter().zip(self.names.iter()) {
             let tensor = match from {
+                From::Missing => Ok(Tensor::scalar(f64::NAN)),
+                From::Column(index) if self.takes_missing && *column(*index) == Value::Null => {
+                    Ok(Tensor::scalar(f64::NAN))
+                }
                 From::Column(index) => Tensor::from_value(column(*index)),
                 From::Columns(indexes) => Tensor::from_fields(indexes.iter().map(|index| column(*index))),
             };
@@ -279,8 +291,44 @@ fn given_inputs(maker: &mut Maker<'_>, given: &Node, features: &Collection, port
     fine.then_some(found)
 }
 
+/// The columns of the features, in the model's order.
+fn features_in_order(
+    maker: &mut Maker<'_>,
+    listed: &Node,
+    features: &Collection,
+    ports: &[Port],
+) -> Option<Found> {
+    let items = listed.as_list()?;
+    if items.len() != ports.len() {
+        let message = format!("the model has {} features, {} columns are listed", ports.len(), items.len());
+        let names: Vec<&str> = ports.iter().map(|port| &*port.name).collect();
+        let problem = Diagnostic::new("TB0231", listed.span, message);
+        maker.problem(problem.note(format!("its features: {}", names.join(", "))));
+        return None;
+    }
+    let mut found = Vec::with_capacity(items.len());
+    for item in items {
+        let name = item.as_str()?;
+        match features.schema.index_of(name) {
+            Some(index) => found.push((From::Column(index), item.span)),
+            None => {
+                let problem = unknown_column(name, item.span, &features.schema, Some(&features.producer));
+                maker.problem(problem);
+                return None;
+            }
+        }
+    }
+    Some(found)
+}
+
 /// The columns with the inputs' names, or the only column of the only input.
-fn default_inputs(maker: &mut Maker<'_>, features: &Collection, ports: &[Port], span: Span) -> Option<Found> {
+fn default_inputs(
+    maker: &mut Maker<'_>,
+    features: &Collection,
+    ports: &[Port],
+    span: Span,
+    takes_missing: bool,
+) -> Option<Found> {
     if let ([_], 1) = (ports, features.schema.fields.len()) {
         return Some(vec![(From::Column(0), span)]);
     }
@@ -294,6 +342,10 @@ fn default_inputs(maker: &mut Maker<'_>, features: &Collection, ports: &[Port], 
     }
     if missing.is_empty() {
         return Some(found);
+    }
+    if takes_missing && !found.is_empty() {
+        let from = |port: &Port| features.schema.index_of(&port.name).map_or(From::Missing, From::Column);
+        return Some(ports.iter().map(|port| (from(port), span)).collect());
     }
     let problem = Diagnostic::new(
         "TB0207",
@@ -338,6 +390,7 @@ fn converts(seen: DType, wanted: DType) -> bool {
 /// Whether columns can be an input at all; gives whether a row is one of a batch.
 fn fits(from: &From, schema: &Schema, port: &Port) -> std::result::Result<bool, String> {
     let indexes = match from {
+        From::Missing => return Ok(true),
         From::Column(index) => std::slice::from_ref(index),
         From::Columns(indexes) => indexes,
     };
@@ -365,6 +418,7 @@ fn fits(from: &From, schema: &Schema, port: &Port) -> std::result::Result<bool, 
             return Err("a list of columns is one of numbers, not of lists".to_owned());
         }
         From::Columns(indexes) => Some(vec![indexes.len()]),
+        From::Missing => Some(Vec::new()),
         From::Column(_) => (rank == 0).then(Vec::new),
     };
     let rank = sizes.as_ref().map_or(rank, Vec::len);

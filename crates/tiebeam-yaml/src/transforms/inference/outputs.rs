@@ -35,7 +35,7 @@ impl OutputPlan {
         inputs: &InputPlan,
         loaded: &Loaded,
     ) -> Option<OutputPlan> {
-        let ports = loaded.model().outputs();
+        let ports = loaded.outputs();
         let mut fields = Vec::with_capacity(ports.len());
         for port in ports {
             match output_type(port, inputs.is_batched) {
