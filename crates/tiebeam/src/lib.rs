@@ -94,4 +94,8 @@ mod book {
     struct Models;
     #[doc = include_str!("../../../docs/pipelines-in-rust.md")]
     struct InRust;
+    #[doc = include_str!("../../../docs/handlers.md")]
+    struct Handlers;
+    #[doc = include_str!("../../../docs/updates-and-failures.md")]
+    struct Updates;
 }

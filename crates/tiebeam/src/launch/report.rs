@@ -107,6 +107,7 @@ impl RunModels {
                     "loads": model.loads,
                     "swaps": model.swaps,
                     "failed_swaps": model.failed_swaps,
+                    "last_failed_swap": model.last_failed_swap,
                     "batch_ceiling": model.batch_ceiling,
                     "batching": model.batching,
                     "padding_share": model.padding_permille.map(|permille| f64::from(permille) / 1000.0),
