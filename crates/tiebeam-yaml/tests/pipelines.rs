@@ -808,8 +808,8 @@ model_handler:
             10 │           type: OnnxModelHandler
                ·                 ────────────────
                ╰────
-              handlers here: OnnxModelHandlerNumpy, PytorchModelHandlerTensor, PytorchModelHandlerKeyedTensor, XGBoostModelHandlerNumpy, LightGBMModelHandler, TFModelHandlerNumpy
-              help: did you mean `OnnxModelHandlerNumpy`?
+              handlers here: OnnxModelHandlerNumpy, PytorchModelHandlerTensor, PytorchModelHandlerKeyedTensor, XGBoostModelHandlerNumpy, LightGBMModelHandler, TFModelHandlerNumpy, KeyedModelHandler, OpenAIModelHandler, KServeModelHandler
+              help: did you mean `OpenAIModelHandler`?
         "#]],
     );
     check(
@@ -1197,4 +1197,182 @@ pipeline:
     ] {
         assert!(with(more).contains(told), "{more}: {}", with(more));
     }
+}
+
+const KEYED_STEP: &str = "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {elements: [{lang: es, x: 2.0}, {lang: de, x: 2.0}, {lang: it, x: 3.0}, {lang: fr, x: 1.0}]}
+    - type: RunInference
+      name: Ask
+      config:
+        with_model_id: true
+        error_handling: {output: errors}
+        model_handler:
+          type: KeyedModelHandler
+          config:
+            key: lang
+            max_models_per_worker_hint: 1
+            models:
+";
+
+#[test]
+fn a_model_for_each_key() {
+    let models = "
+              - keys: [es, fr]
+                handler: {type: OnnxModelHandlerNumpy, config: {model_uri: MODELS/five.onnx}}
+              - keys: [de]
+                handler:
+                  type: OnnxModelHandlerNumpy
+                  config: {model_uri: MODELS/ten.onnx}
+";
+    let sinks = "
+  extra_transforms:
+    - type: LogForTesting
+      name: Bad
+      input: Ask.errors
+";
+    let yaml = KEYED_STEP.to_owned() + models + "    - type: LogForTesting\n";
+    let shown = run_in(&tempfile::tempdir().unwrap(), &(yaml + sinks));
+    assert!(
+        shown.contains(
+            r#"{"lang":"es","x":2.0,"inference":10.0,"inference_model_id":"../../fixtures/models/five.onnx"}"#
+        ),
+        "{shown}"
+    );
+    assert!(
+        shown.contains(
+            r#"{"lang":"de","x":2.0,"inference":20.0,"inference_model_id":"../../fixtures/models/ten.onnx"}"#
+        ),
+        "{shown}"
+    );
+    assert!(shown.contains(r#"{"lang":"fr","x":1.0,"inference":5.0,"#), "{shown}");
+    assert!(shown.contains("no model is for the key it, only for es, fr, de"), "{shown}");
+    assert!(shown.ends_with("1 dead letters\n"), "{shown}");
+}
+
+#[test]
+fn mistakes_around_a_model_for_each_key() {
+    let told = |models: &str| {
+        let yaml = KEYED_STEP.to_owned() + models;
+        run_in(&tempfile::tempdir().unwrap(), &yaml)
+    };
+    let one = "handler: {type: OnnxModelHandlerNumpy, config: {model_uri: MODELS/five.onnx}}";
+    for (models, wanted) in [
+        ("              es: {type: Onnx, config: {}}\n".to_owned(), "unknown model handler `Onnx`"),
+        ("              []\n".to_owned(), "`models` has no model"),
+        ("              - 7\n".to_owned(), "`models` lists maps"),
+        (
+            format!("              - {{keys: [es], {one}}}\n              - {{keys: [es], {one}}}\n"),
+            "the key es is in two lists",
+        ),
+        (
+            format!(
+                "              - {{keys: [es], {one}}}\n              - {{keys: [de], handler: {{type: \
+                 LightGBMModelHandler, config: {{model_uri: MODELS/trees/lgb_named.txt}}}}}}\n"
+            ),
+            "the models of all keys take and give the same",
+        ),
+    ] {
+        let shown = told(&models);
+        assert!(shown.contains(wanted), "{models}: {shown}");
+    }
+}
+
+#[cfg(feature = "remote")]
+#[test]
+fn mistakes_around_models_behind_http() {
+    let told = |config: &str| {
+        let yaml = format!(
+            "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {{elements: [{{prompt: hello}}]}}
+    - type: RunInference
+      config:
+        inference_args: {{temperatur: 0.5}}
+        model_handler: {{type: OpenAIModelHandler, config: {{{config}}}}}
+"
+        );
+        run_in(&tempfile::tempdir().unwrap(), &yaml)
+    };
+    let shown = told("endpoint: 'http://127.0.0.1:9/v1', model: m, task: chatt");
+    assert!(shown.contains("unknown task `chatt`") && shown.contains("did you mean `chat`"), "{shown}");
+    let shown = told("endpoint: 'http://127.0.0.1:9/v1', model: m, api_key: sk-123");
+    assert!(shown.contains("names the environment variable") && !shown.contains("panicked"), "{shown}");
+    let shown = told("endpoint: 'http://127.0.0.1:9/v1', model: m");
+    assert!(shown.contains("temperatur"), "{shown}");
+}
+
+/// A server of one answer to each chat: the prompt, in capitals.
+#[cfg(feature = "remote")]
+#[test]
+fn a_chat_model_behind_http_over_rows() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                loop {
+                    let (mut line, mut length) = (String::new(), 0);
+                    loop {
+                        line.clear();
+                        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                            return;
+                        }
+                        if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                            length = n.trim().parse().unwrap();
+                        }
+                        if line == "\r\n" {
+                            break;
+                        }
+                    }
+                    let mut body = vec![0; length];
+                    reader.read_exact(&mut body).unwrap();
+                    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                    let asked = body["messages"][0]["content"].as_str().unwrap().to_uppercase();
+                    let answer = serde_json::json!({
+                        "choices": [{"index": 0, "message": {"role": "assistant", "content": asked}}]
+                    })
+                    .to_string();
+                    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ";
+                    let mut stream = &stream;
+                    stream.write_all(format!("{head}{}\r\n\r\n{answer}", answer.len()).as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+    let yaml = format!(
+        "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {{elements: [{{id: 1, question: hello}}, {{id: 2, question: world}}]}}
+    - type: RunInference
+      config:
+        inference_tag: answer
+        inference_args: {{temperature: 0.5}}
+        model_handler:
+          type: OpenAIModelHandler
+          config:
+            endpoint: http://{address}/v1
+            model: shouter
+            inputs: {{prompt: question}}
+            max_retries: 1
+            timeout: 30
+    - type: LogForTesting
+"
+    );
+    let shown = run_in(&tempfile::tempdir().unwrap(), &yaml);
+    let wanted = "Info: {\"id\":1,\"question\":\"hello\",\"answer\":\"HELLO\"}\n\
+                  Info: {\"id\":2,\"question\":\"world\",\"answer\":\"WORLD\"}\n";
+    assert_eq!(shown, wanted);
 }

@@ -2,7 +2,10 @@
 
 mod handlers;
 mod inputs;
+mod keyed;
 mod outputs;
+#[cfg(feature = "remote")]
+mod remote;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +13,15 @@ use std::time::Duration;
 use tiebeam_core::coder::row_coder;
 use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
 use tiebeam_graph::PCollection;
+use tiebeam_inference::chain::{After, Before, IntoChain, PredictionOf};
 use tiebeam_inference::{
-    Batching, FailedInference, ModelHandler, NanPolicy, PredictionResult, RunInference, Tensors,
+    Batching, FailedInference, InferenceArgs, ModelHandler, NanPolicy, PerKeyModels, PredictionResult,
+    RunInference, Tensors,
 };
 
-use self::handlers::{Loaded, Measures, RowHandler};
+use self::handlers::{KEYED, Loaded, Measures, RowHandler};
 use self::inputs::{InputPlan, Prepared};
+use self::keyed::{Keyed, key_of, keyed_models};
 use self::outputs::OutputPlan;
 use super::ErrorOutput;
 use super::fields::udf;
@@ -25,6 +31,7 @@ use crate::diagnostic::Diagnostic;
 use crate::document::{Content, Node};
 use crate::expression::Expression;
 use crate::plan::{Collection, MAIN, Made, Maker};
+use crate::schema::plain_value;
 
 pub use self::handlers::{HandlerType, handler_types};
 
@@ -90,14 +97,17 @@ fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
     let input = maker.input()?;
     let handler = maker.get("model_handler")?.clone();
     let (kind, config) = handler_of(maker, &handler)?;
-    check_args(maker, kind);
     let length = measure(maker, &config, "batch_length_fn", &input);
     let weight = measure(maker, &config, "element_size_fn", &input);
-    let batching = batching(maker, &config, config.get("batch_length_fn").is_some());
     let copies = positive(maker, &config, "model_copies").unwrap_or(1);
     let limits = Limits::of(maker, &config);
+    let batching = batching(maker, &config, config.get("batch_length_fn").is_some());
+    let args = inference_args(maker, kind);
     let before = maker.problems.len();
-    let loaded = (kind.make)(maker, &config)?;
+    let (loaded, keyed) = match kind.name {
+        KEYED => keyed_models(maker, &config, &input)?,
+        _ => ((kind.make)(maker, &config)?, None),
+    };
     let inputs = InputPlan::make(maker, &config, &input, &loaded)?;
     let tag = maker.text("inference_tag").unwrap_or_else(|| "inference".into());
     let outputs = OutputPlan::make(maker, &config, &input, &inputs, &loaded)?;
@@ -110,7 +120,15 @@ fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
     made.extend(errors.clone());
     let errors = errors.map(|(name, schema)| ErrorOutput::new(&name, schema));
     let with_model_id = maker.flag("with_model_id");
-    let limits = limits?;
+    let mut limits = limits?;
+    let mut batching = batching?;
+    if let Some(own) = &loaded.batching {
+        // Of a model behind HTTP it is the time of a request.
+        limits.timeout = None;
+        if config.get("max_batch_size").is_none() {
+            batching.max_batch_size = own.max_batch_size.max(batching.min_batch_size);
+        }
+    }
     let measures = Measures { length: length?, weight: weight? };
     let step = Step {
         loaded,
@@ -119,9 +137,11 @@ fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
         outputs,
         schema,
         with_model_id,
-        batching: batching?,
+        batching,
         copies,
         limits,
+        keyed,
+        args,
     };
     Some(Made {
         outputs: made,
@@ -180,8 +200,12 @@ fn handler_of(maker: &mut Maker<'_>, handler: &Node) -> Option<(&'static Handler
     fine.then(|| (found, config.clone()))
 }
 
-/// Handlers of tensors take no arguments; whoever gives some should know.
-fn check_args(maker: &mut Maker<'_>, kind: &HandlerType) {
+/// What the handler is given with every batch. Handlers of tensors take nothing; whoever gives some should know.
+fn inference_args(maker: &mut Maker<'_>, kind: &HandlerType) -> InferenceArgs {
+    let given = maker.get("inference_args").and_then(Node::as_map);
+    if let (true, Some(given)) = (kind.takes_args(), given) {
+        return given.iter().map(|entry| (entry.key.to_string(), plain_value(&entry.value))).collect();
+    }
     if let Some(args) = maker.get("inference_args")
         && let Some(entry) = args.as_map().and_then(<[_]>::first)
     {
@@ -189,6 +213,7 @@ fn check_args(maker: &mut Maker<'_>, kind: &HandlerType) {
         let problem = Diagnostic::new("TB0208", entry.key_span, message);
         maker.problem(problem.help("what a model needs is told by `inputs`"));
     }
+    InferenceArgs::none()
 }
 
 fn positive(maker: &mut Maker<'_>, config: &Node, key: &str) -> Option<usize> {
@@ -314,6 +339,8 @@ struct Step {
     batching: Batching,
     copies: usize,
     limits: Limits,
+    keyed: Option<Keyed>,
+    args: InferenceArgs,
 }
 
 /// What bounds a model's time, and its answers; and where newer versions of it come from.
@@ -379,8 +406,19 @@ impl Limits {
 
 impl Step {
     fn build(self, input: PCollection<Row>, errors: Option<ErrorOutput>) -> Vec<PCollection<Row>> {
-        let Step { loaded, measures, inputs, outputs, schema, with_model_id, batching, copies, limits } =
-            self;
+        let Step {
+            loaded,
+            measures,
+            inputs,
+            outputs,
+            schema,
+            with_model_id,
+            batching,
+            copies,
+            limits,
+            keyed,
+            args,
+        } = self;
         let rows = schema.clone();
         let to_row = move |result: PredictionResult<Prepared, Tensors>| -> tiebeam_core::Result<Row> {
             let answer = outputs.answer(&result)?;
@@ -389,31 +427,66 @@ impl Step {
             let values = row.values.iter().cloned().chain([answer]).chain(id).collect::<Vec<_>>();
             Ok(Row::new(rows.clone(), values))
         };
-        let chain = RowHandler::new(loaded, measures)
+        let first = RowHandler::new(loaded, measures);
+        let Some(Keyed { column, first: keys, others, max_models }) = keyed else {
+            let chain = first
+                .with_batching(batching)
+                .model_copies(copies)
+                .try_preprocess(move |row: Row| inputs.prepare(row))
+                .try_postprocess(to_row);
+            return run(RunInference::new(chain), (limits, args), input, (schema, errors));
+        };
+        let mut models = PerKeyModels::new().with_models(keys, first.model_copies(copies));
+        for (keys, loaded) in others {
+            let handler = RowHandler::new(loaded, Measures::default()).model_copies(copies);
+            models = models.with_models(keys, handler);
+        }
+        if let Some(most) = max_models {
+            models = models.max_models_hint(most);
+        }
+        let chain = models
             .with_batching(batching)
-            .model_copies(copies)
-            .try_preprocess(move |row: Row| inputs.prepare(row))
-            .try_postprocess(to_row);
-        let mut run = RunInference::new(chain).with_nan_policy(limits.nan);
-        if let Some(timeout) = limits.timeout {
-            run = run.with_timeout(timeout);
-        }
-        if let Some((pattern, interval)) = limits.watch {
-            run = run.watch_model_pattern(pattern, interval);
-        }
-        let coder = row_coder(schema);
-        match errors {
-            None => vec![expand(run, input).with_coder(coder)],
-            Some(errors) => {
-                let inferred = expand(run.with_exception_handling(), input);
-                let error_coder = row_coder(errors.schema().clone());
-                let to_error = move |failed: FailedInference<Row, Tensors>| {
-                    let failed = failed.into_failed();
-                    errors.of_failure(Value::Row(failed.element), &failed.failure)
-                };
-                let failed = inferred.failed.step("Errors").map(to_error).with_coder(error_coder);
-                vec![inferred.results.with_coder(coder), failed]
-            }
+            .into_chain()
+            .try_preprocess(move |row: Row| {
+                let key = key_of(row.values.get(column))?;
+                inputs.prepare(row).map(|prepared| (key, prepared))
+            })
+            .try_postprocess(move |(_, result)| to_row(result));
+        run(RunInference::new(chain), (limits, args), input, (schema, errors))
+    }
+}
+
+/// Builds the step, with dead letters where they are wanted.
+fn run<H, B, A>(
+    run: RunInference<H, B, A>,
+    (limits, args): (Limits, InferenceArgs),
+    input: PCollection<Row>,
+    (schema, errors): (Arc<Schema>, Option<ErrorOutput>),
+) -> Vec<PCollection<Row>>
+where
+    H: ModelHandler<Inference = Tensors>,
+    B: Before<H::Example, In = Row>,
+    A: After<PredictionOf<H>, Out = Row>,
+{
+    let mut run = run.with_nan_policy(limits.nan).with_inference_args(args);
+    if let Some(timeout) = limits.timeout {
+        run = run.with_timeout(timeout);
+    }
+    if let Some((pattern, interval)) = limits.watch {
+        run = run.watch_model_pattern(pattern, interval);
+    }
+    let coder = row_coder(schema);
+    match errors {
+        None => vec![expand(run, input).with_coder(coder)],
+        Some(errors) => {
+            let inferred = expand(run.with_exception_handling(), input);
+            let error_coder = row_coder(errors.schema().clone());
+            let to_error = move |failed: FailedInference<Row, Tensors>| {
+                let failed = failed.into_failed();
+                errors.of_failure(Value::Row(failed.element), &failed.failure)
+            };
+            let failed = inferred.failed.step("Errors").map(to_error).with_coder(error_coder);
+            vec![inferred.results.with_coder(coder), failed]
         }
     }
 }

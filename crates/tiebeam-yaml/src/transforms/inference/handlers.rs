@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tiebeam_core::Result;
 use tiebeam_core::row::Value;
 use tiebeam_inference::{
-    Dim, InferenceArgs, LengthFn, ModelHandler, ModelInfo, ModelMetadata, Port, Signature, Tensors,
+    Batching, Dim, InferenceArgs, LengthFn, ModelHandler, ModelInfo, ModelMetadata, Port, Predictions,
+    Signature, Tensors,
 };
 use tiebeam_onnx::{Engine, OnnxModel, OnnxModelHandler};
 use tiebeam_tflite::TFModelHandler;
@@ -33,6 +34,16 @@ pub struct HandlerType {
     /// Loads the model. The keys were checked.
     pub(super) make: fn(&mut Maker<'_>, &Node) -> Option<Loaded>,
 }
+
+impl HandlerType {
+    /// Whether the step's arguments are for it.
+    pub(super) fn takes_args(&self) -> bool {
+        self.name == OPEN_AI
+    }
+}
+
+/// The handler of OpenAI-compatible APIs.
+pub const OPEN_AI: &str = "OpenAIModelHandler";
 
 const ENGINE: Key = Key::optional("engine", Wants::Text, "auto, rten or ort (ours)");
 const TORCH_KEYS: &[Key] = &[
@@ -92,9 +103,31 @@ pub fn handler_types() -> &'static [HandlerType] {
             keys: &[Key::required("model_uri", Wants::Text, "the .tflite file"), ENGINE],
             make: tflite,
         },
+        HandlerType {
+            name: KEYED,
+            about: "a model for each key (ours)",
+            keys: &[
+                Key::required("key", Wants::Text, "the field of the key"),
+                Key::required(
+                    "models",
+                    Wants::Any,
+                    "`{KEY: handler}`, or a list of `{keys: […], handler: …}`",
+                ),
+                Key::optional("max_models_per_worker_hint", Wants::Int, "models loaded at once; all"),
+            ],
+            // Its models are made one by one.
+            make: |_, _| None,
+        },
+        #[cfg(feature = "remote")]
+        super::remote::OPEN_AI,
+        #[cfg(feature = "remote")]
+        super::remote::KSERVE,
     ];
     TYPES
 }
+
+/// The handler of a model for each key.
+pub const KEYED: &str = "KeyedModelHandler";
 
 /// A loaded model over rows, of whichever framework.
 pub trait RowModel: Send + Sync {
@@ -115,11 +148,11 @@ pub trait RowModel: Send + Sync {
     /// What was seen and what is wanted.
     fn check(&self, example: &Prepared) -> Result<()>;
 
-    /// Exactly one answer for each row.
+    /// Exactly one answer, or its refusal, for each row.
     ///
     /// # Errors
     /// When the model can't.
-    fn run(&self, batch: &[Prepared]) -> Result<Vec<Tensors>>;
+    fn predict(&self, batch: &[Prepared], args: &InferenceArgs) -> Result<Predictions<Tensors>>;
 }
 
 impl RowModel for OnnxModel {
@@ -135,8 +168,8 @@ impl RowModel for OnnxModel {
         OnnxModel::check(self, example)
     }
 
-    fn run(&self, batch: &[Prepared]) -> Result<Vec<Tensors>> {
-        OnnxModel::run(self, batch)
+    fn predict(&self, batch: &[Prepared], _: &InferenceArgs) -> Result<Predictions<Tensors>> {
+        self.run(batch).map(Predictions::All)
     }
 }
 
@@ -164,12 +197,13 @@ impl RowModel for TreesModel {
         TreesModel::check(self, example)
     }
 
-    fn run(&self, batch: &[Prepared]) -> Result<Vec<Tensors>> {
-        TreesModel::run(self, batch)
+    fn predict(&self, batch: &[Prepared], _: &InferenceArgs) -> Result<Predictions<Tensors>> {
+        self.run(batch).map(Predictions::All)
     }
 }
 
-type Load = Arc<dyn Fn(Option<&ModelMetadata>) -> Result<Box<dyn RowModel>> + Send + Sync>;
+/// Loads a model, or that version of it.
+pub type Load = Arc<dyn Fn(Option<&ModelMetadata>) -> Result<Box<dyn RowModel>> + Send + Sync>;
 
 /// A model that was loaded once already, to know what it takes and gives.
 pub struct Loaded {
@@ -179,6 +213,8 @@ pub struct Loaded {
     files: Vec<PathBuf>,
     model: Box<dyn RowModel>,
     signature: Signature,
+    /// How its rows are gathered where the file does not say, for one behind HTTP.
+    pub batching: Option<Batching>,
     /// Where the file names it.
     pub span: Span,
 }
@@ -191,8 +227,7 @@ impl Loaded {
         span: Span,
         model: impl ModelHandler<Model = M>,
     ) -> Option<Loaded> {
-        let namespace = model.metrics_namespace();
-        let files = model.model_files();
+        let named = (handler, model.metrics_namespace(), model.model_files());
         let load: Load = Arc::new(move |version| {
             let loaded = match version {
                 Some(version) => model.load_version(version),
@@ -200,10 +235,20 @@ impl Loaded {
             };
             loaded.map(|model| Box::new(model) as Box<dyn RowModel>)
         });
+        Loaded::by(maker, named, span, load)
+    }
+
+    /// Loads the model by `load`.
+    pub fn by(
+        maker: &mut Maker<'_>,
+        (handler, namespace, files): (&'static str, String, Vec<PathBuf>),
+        span: Span,
+        load: Load,
+    ) -> Option<Loaded> {
         match load(None) {
             Ok(model) => {
                 let signature = model.signature();
-                Some(Loaded { handler, namespace, load, files, model, signature, span })
+                Some(Loaded { handler, namespace, load, files, model, signature, batching: None, span })
             }
             Err(error) => {
                 maker.refuse(&error, span);
@@ -217,6 +262,11 @@ impl Loaded {
         self.model.takes_missing()
     }
 
+    /// What goes in and what comes out.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
     /// What goes into the model.
     pub fn inputs(&self) -> &[Port] {
         &self.signature.inputs
@@ -228,11 +278,13 @@ impl Loaded {
     }
 }
 
-fn text(config: &Node, key: &str) -> Option<Arc<str>> {
+/// The text of a key.
+pub fn text(config: &Node, key: &str) -> Option<Arc<str>> {
     config.get(key)?.as_str().cloned()
 }
 
-fn texts(config: &Node, key: &str) -> Vec<String> {
+/// The texts of a key; one alone is a list of one.
+pub fn texts(config: &Node, key: &str) -> Vec<String> {
     match config.get(key).map(|node| &node.content) {
         Some(Content::String(one)) => vec![one.to_string()],
         Some(Content::List(items)) => {
@@ -328,6 +380,7 @@ fn tflite(maker: &mut Maker<'_>, config: &Node) -> Option<Loaded> {
 }
 
 /// What the file measures of rows, for batches.
+#[derive(Default)]
 pub struct Measures {
     /// Rows of about one length share batches.
     pub length: Option<Arc<Expression>>,
@@ -388,9 +441,26 @@ impl ModelHandler for RowHandler {
         &self,
         batch: &[Prepared],
         model: &Box<dyn RowModel>,
-        _: &InferenceArgs,
+        args: &InferenceArgs,
     ) -> Result<Vec<Tensors>> {
-        model.run(batch)
+        match model.predict(batch, args)? {
+            Predictions::All(all) => Ok(all),
+            Predictions::Each(each) => each.into_iter().collect(),
+        }
+    }
+
+    fn predict(
+        &self,
+        batch: &[Prepared],
+        model: &Box<dyn RowModel>,
+        args: &InferenceArgs,
+    ) -> Result<Predictions<Tensors>> {
+        model.predict(batch, args)
+    }
+
+    // They were judged where the file gives them.
+    fn validate_inference_args(&self, _: &InferenceArgs) -> Result<()> {
+        Ok(())
     }
 
     fn check_example(&self, example: &Prepared, model: &Box<dyn RowModel>) -> Result<()> {

@@ -31,6 +31,12 @@ impl Prepared {
         &self.row
     }
 
+    /// Its tensors.
+    #[cfg(feature = "remote")]
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
+    }
+
     /// The row, without its tensors.
     pub fn into_row(self) -> Row {
         self.row
