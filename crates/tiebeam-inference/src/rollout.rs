@@ -238,10 +238,11 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
             }
             Ok(Some(new)) => {
                 let memory = new.memory.clone();
+                // Before anybody can see it: who waits for it may be the last one to tell it on.
+                self.swaps.0.fetch_add(1, Ordering::Relaxed);
                 cell.swap(Arc::new(new), self.handler.copies().max(1));
                 self.models.set_version(cohort, metadata);
                 self.batcher.know(cohort, &memory);
-                self.swaps.0.fetch_add(1, Ordering::Relaxed);
             }
             Ok(None) => {}
             Err(error) => {

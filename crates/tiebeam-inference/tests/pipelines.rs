@@ -709,3 +709,30 @@ fn a_window_of_batches_in_order_of_length_leaves_little_padding() {
     let share = reported(before, "little padding")[0].padding_permille;
     assert!(share.is_some_and(|share| share < 60), "{share:?} thousandths of padding");
 }
+
+/// Ten thousand elements in sixty windows each: ten thousand inferences, each result at its element's own time and in its
+/// sixty windows.
+#[test]
+fn fault_08_fault_09_ten_thousand_elements_of_a_sliding_minute() {
+    const N: i64 = 10_000;
+    let reports = TestPipeline::run_all_modes(|p| {
+        let windows = SlidingWindows::of(Duration::from_secs(60), Duration::from_secs(1));
+        let results = p
+            .apply(Create::of(0..N))
+            .with_timestamps(|x| Timestamp::from_secs(second_of(*x)))
+            .window_into(WindowingStrategy::of(windows))
+            .apply(RunInference::new(plus_one()));
+        assert_that(&results.par_do(Seen)).satisfies(|seen| {
+            let mut seen = seen.to_vec();
+            seen.sort_unstable();
+            let wanted = (0..N).map(|x| (x, (x + 1, (second_of(x), 60))));
+            match seen.iter().copied().eq(wanted) {
+                true => Ok(()),
+                false => Err(format!("{} results, such as {:?}", seen.len(), seen.first())),
+            }
+        });
+    });
+    for report in reports {
+        assert_eq!(report.counter(NAME, "num_inferences"), N, "for each element, not for each window");
+    }
+}
