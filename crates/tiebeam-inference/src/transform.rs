@@ -323,6 +323,13 @@ impl<P> Options<P> {
         if self.metadata.is_none() && self.watch.is_none() && self.keyed.is_none() {
             return;
         }
+        if handler.first_cohorts() > 1 && (self.metadata.is_some() || self.watch.is_some()) {
+            let message = format!(
+                "{} has several models, and one version was to take the place of them: with_keyed_model_updates",
+                handler.name()
+            );
+            pipeline.fail(Error::new(ErrorKind::InvalidArgument, "TB0322", message));
+        }
         if !handler.takes_updates() {
             let message = format!("{} has no versions that could take its model's place", handler.name());
             pipeline.fail(Error::new(ErrorKind::Unsupported, "TB0355", message));

@@ -521,6 +521,12 @@ fn updates_that_can_not_be_are_refused_when_the_pipeline_is_built() {
     let share = "the share of a canary or shadow (1.5) must be above 0 and at most 1";
     assert_eq!(shown, [share, "watch_model_pattern `v***` is no pattern of files"]);
     let shown = refused(&|p| {
+        let models = PerKeyModels::new().with_models([0i64], times.clone()).with_models([1], times.clone());
+        p.apply(Create::of([(0i64, 1i64)]))
+            .apply(RunInference::new(models).watch_model_pattern("v*", second));
+    });
+    assert!(shown[0].starts_with("PerKeyModels has several models"), "{shown:?}");
+    let shown = refused(&|p| {
         let run = RunInference::new(times.clone()).watch_model_pattern("v*", Duration::ZERO);
         p.apply(Create::of([1i64])).apply(run);
     });
