@@ -200,7 +200,13 @@ fn try_page(page: &str) -> Vec<String> {
 }
 
 /// The pages whose Rust the crate tiebeam includes.
-const RUST_PAGES: [&str; 3] = ["README.md", "docs/models.md", "docs/pipelines-in-rust.md"];
+const RUST_PAGES: [&str; 5] = [
+    "README.md",
+    "docs/models.md",
+    "docs/handlers.md",
+    "docs/updates-and-failures.md",
+    "docs/pipelines-in-rust.md",
+];
 
 #[test]
 fn every_block_of_the_book_is_tried() {

@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(shown("model_handler.config.inputs"), "MAP<STRING, STRING>?");
         assert_eq!(shown("error_handling"), "ROW<output: STRING>?");
         // What this build refuses is not offered.
-        assert!(!shown("model_handler").contains("watch_model_pattern"));
+        assert!(!shown("model_handler").contains("isolation"));
     }
 
     #[test]

@@ -429,7 +429,7 @@ pipeline:
         "#]],
     );
     let failed = run(&yaml("0.24"));
-    assert!(failed.contains("1 of 4 rows failed, more than the threshold of 0.24"), "{failed}");
+    assert!(failed.contains("1 of 4 elements failed, more than the threshold of 0.24"), "{failed}");
     let wrong = run(&yaml("7"));
     assert!(wrong.contains("`threshold` is a number from 0 to 1"), "{wrong}");
 }
