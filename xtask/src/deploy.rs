@@ -144,8 +144,7 @@ fn uploads(root: &Path, bin: &Path) -> Verdict {
     if let Err(error) = make_bucket(port) {
         return Verdict::Failed(format!("fake-gcs-server makes no bucket: {error}"));
     }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut test = Command::new(cargo);
+    let mut test = crate::cargo();
     test.args([
         "test",
         "--quiet",

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use crate::fetch::{self, Fetched};
 use crate::say;
@@ -100,7 +99,7 @@ pub(crate) fn tables() -> Result<bool, String> {
 
 /// Builds the command and tells where it is: beside this program.
 fn tiebeam() -> Result<std::path::PathBuf, String> {
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let status = crate::cargo()
         .args(["build", "--quiet", "--package", "tiebeam-cli", "--bin", "tiebeam"])
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
         .status()

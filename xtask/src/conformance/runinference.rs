@@ -2,7 +2,7 @@
 //! named after it. This runs those tests and tells which stand.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::say;
 
@@ -78,8 +78,7 @@ fn tests(output: &str) -> BTreeMap<String, bool> {
 
 /// The tests of the cases, run: the list, and a line that counts them.
 pub fn run() -> Result<bool, String> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let mut command = Command::new(cargo);
+    let mut command = crate::cargo();
     // All of the workspace, as the test step does, so that nothing is built twice.
     command.args(["test", "--workspace", "--no-fail-fast", "--tests"]);
     // Only tests that are named after a case: test binaries take several filters, and run what has one of them.

@@ -172,7 +172,7 @@ fn build(cases: &[Case]) -> Result<BTreeMap<String, PathBuf>, String> {
 
 /// Builds examples, and `tiebeam` itself; their paths by their names.
 pub(crate) fn programs(mut names: Vec<&str>) -> Result<BTreeMap<String, PathBuf>, String> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = crate::cargo();
     cargo.args(["build", "--quiet", "--message-format=json-render-diagnostics"]);
     cargo.args(["--package", "tiebeam", "--package", "tiebeam-cli"]);
     names.sort_unstable();
@@ -189,7 +189,7 @@ pub(crate) fn programs(mut names: Vec<&str>) -> Result<BTreeMap<String, PathBuf>
 
 /// Builds a test of a package; its program's path.
 pub(crate) fn test_program(package: &str, test: &str) -> Result<PathBuf, String> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = crate::cargo();
     cargo.args(["test", "--no-run", "--quiet", "--message-format=json-render-diagnostics"]);
     cargo.args(["--package", package, "--test", test]);
     built(cargo)?.remove(test).ok_or(format!("cargo built no test `{test}` of {package}"))
