@@ -30,6 +30,7 @@ impl Time for MachineTime {
     }
 
     fn sleep(&self, time: Duration) {
+        // Waiting is what is asked for: a pause between requests, on a thread that has nothing else to do.
         std::thread::sleep(time);
     }
 }
