@@ -328,6 +328,11 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
                         _ => attempts = 0,
                     }
                 }
+                if stop.load(Ordering::Relaxed) {
+                    // The run ended meanwhile, and the update has loaded what was let go.
+                    step.models.clear();
+                    return;
+                }
                 drop(step);
                 std::thread::park_timeout(interval);
                 found = watcher.look();

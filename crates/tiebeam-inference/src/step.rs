@@ -162,6 +162,9 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
             stop.store(true, Ordering::Relaxed);
         }
         self.models.clear();
+        // The next run judges the side inputs anew.
+        *lock(&self.followed) = Followed::default();
+        lock(&self.followed_keyed).clear();
         *lock(&self.sample) = None;
         self.wants_sample.store(self.settings.updates.are_wanted(), Ordering::Relaxed);
     }
