@@ -17,6 +17,10 @@ use crate::graph::{
 };
 use crate::pcollection::PCollection;
 
+/// The variable of the environment that makes a program the process of an isolated model: it builds its pipeline for the step that
+/// has the model, and runs none.
+pub const MODEL_PROCESS: &str = "TIEBEAM_MODEL_PROCESS";
+
 /// A transform: from a PCollection, several, or the pipeline's beginning, to what it makes.
 ///
 /// `expand` only builds: it lists no files, reads no clock, opens no connection. A worker runs it again.
@@ -307,6 +311,13 @@ impl Pipeline {
     pub fn build(&self) -> Result<Arc<Graph>, PipelineErrors> {
         let builder = self.0.borrow();
         let mut errors = builder.errors.clone();
+        if std::env::var_os(MODEL_PROCESS).is_some() {
+            let message = "the process of an isolated model came to a pipeline that does not have the model";
+            let error = Error::new(ErrorKind::InvalidPipeline, "TB0245", message).with_help(
+                "a program finds the model again if it builds the same pipeline first of all, whenever it is started",
+            );
+            errors.push((error, Location::caller()));
+        }
         for node in &builder.nodes {
             let group = match &node.kind {
                 NodeKind::GroupByKey(group) => group,

@@ -12,6 +12,7 @@ use tiebeam_core::row::Value;
 use crate::batching::{Batching, LengthFn};
 use crate::carrying::Carrying;
 use crate::chain::{After, Before, Chain, IntoChain, NoSteps};
+use crate::isolation::{Isolated, Isolation, Places};
 use crate::keyed::{OnMaybeKeyed, OnValue, WithKey, WithMaybeKey};
 use crate::prebatched::Prebatched;
 use crate::prediction::PredictionResult;
@@ -140,6 +141,14 @@ macro_rules! as_the_inner_handler {
 
         fn model_files(&self) -> Vec<std::path::PathBuf> {
             self.handler.model_files()
+        }
+
+        fn keeps_time(&self) -> bool {
+            self.handler.keeps_time()
+        }
+
+        fn place(&self, places: &mut crate::isolation::Places<'_>) {
+            self.handler.place(places);
         }
     };
 }
@@ -408,6 +417,33 @@ pub trait ModelHandler: Send + Sync + 'static {
     /// [`staged::local`](crate::staged::local) finds them. Default: none.
     fn model_files(&self) -> Vec<PathBuf> {
         Vec::new()
+    }
+
+    /// Whether the handler ends loads and calls that take longer than the step's timeout by itself.
+    #[doc(hidden)]
+    fn keeps_time(&self) -> bool {
+        false
+    }
+
+    /// Learns where in the pipeline it is, before anything is loaded.
+    #[doc(hidden)]
+    fn place(&self, places: &mut Places<'_>) {
+        let _ = places;
+    }
+
+    /// The same handler with its model in a process of its own, one for each copy: an abort, a segmentation fault, a call that hangs
+    /// or more memory than allowed ends that process and no other, the next call starts a new one, and with
+    /// [`with_exception_handling`](crate::RunInference::with_exception_handling) exactly the elements that did it are in the dead
+    /// letters. Batches travel by the coders of examples and inferences.
+    ///
+    /// The process is this program started once more, up to the step that has the handler; what a program does before it builds
+    /// the pipeline is done again there. A program that builds several pipelines can isolate models of the first one only, unless
+    /// it is told its options as `tiebeam::main` does.
+    fn isolated(self, isolation: Isolation) -> Isolated<Self>
+    where
+        Self: Sized,
+    {
+        Isolated::new(self, isolation)
     }
 
     /// The same handler with batches of at most `size`; a larger minimum comes down with it.

@@ -335,13 +335,9 @@ impl<H: ModelHandler> Loader<H> {
                 let info = handler.model_info(&copies[0]);
                 Ok((copies, info))
             }));
-            loaded.unwrap_or_else(|panic| {
-                let said = panic_text(&*panic);
-                let message = format!("{} panicked while it loaded its model: {said}", handler.name());
-                Err(Error::new(ErrorKind::Model, "TB0323", message))
-            })
+            loaded.unwrap_or_else(|panic| Err(panicked_loading(&*handler, &*panic)))
         };
-        let (copies, info) = match self.timeout {
+        let (copies, info) = match self.timeout.filter(|_| !self.handler.keeps_time()) {
             None => load(),
             Some(timeout) => within(timeout, load).unwrap_or_else(|| {
                 let message = format!("{} did not load its model within {timeout:?}", self.handler.name());
@@ -441,6 +437,12 @@ fn resident_bytes() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+/// A handler's own code panicked while it loaded a model.
+pub(crate) fn panicked_loading<H: ModelHandler>(handler: &H, panic: &(dyn Any + Send)) -> Error {
+    let message = format!("{} panicked while it loaded its model: {}", handler.name(), panic_text(panic));
+    Error::new(ErrorKind::Model, "TB0323", message)
 }
 
 /// What a panic said.

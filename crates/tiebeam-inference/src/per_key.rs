@@ -12,6 +12,7 @@ use crate::batching::Batching;
 use crate::chain::{Before, Chain, IntoChain, NoSteps, rescued};
 use crate::dead_letter::Stage;
 use crate::handler::{InferenceArgs, ModelHandler, ModelInfo, ModelLimit, Predictions};
+use crate::isolation::Places;
 use crate::keyed::{OnValue, WithKey};
 use crate::routes::{ModelKey, Routes};
 use crate::signature::Signature;
@@ -25,6 +26,8 @@ trait AnyHandler<E, P>: Send + Sync {
     fn inner(&self) -> Inner;
     fn validate_args(&self, args: &InferenceArgs) -> Result<()>;
     fn lacks_memory(&self, error: &Error) -> bool;
+    fn place(&self, places: &mut Places<'_>);
+    fn keeps_time(&self) -> bool;
 }
 
 /// What a handler says of itself.
@@ -144,6 +147,14 @@ impl<H: ModelHandler, B: Before<H::Example>> AnyHandler<B::In, H::Inference> for
 
     fn lacks_memory(&self, error: &Error) -> bool {
         self.handler.lacks_memory(error)
+    }
+
+    fn place(&self, places: &mut Places<'_>) {
+        self.handler.place(places);
+    }
+
+    fn keeps_time(&self) -> bool {
+        self.handler.keeps_time()
     }
 }
 
@@ -377,6 +388,14 @@ impl<K: ModelKey, E: Element, P: Element> ModelHandler for PerKeyHandler<K, E, P
 
     fn validate_inference_args(&self, args: &InferenceArgs) -> Result<()> {
         self.handlers.iter().try_for_each(|handler| handler.validate_args(args))
+    }
+
+    fn keeps_time(&self) -> bool {
+        self.handlers.iter().all(|handler| handler.keeps_time())
+    }
+
+    fn place(&self, places: &mut Places<'_>) {
+        self.handlers.iter().for_each(|handler| handler.place(places));
     }
 
     fn model_files(&self) -> Vec<std::path::PathBuf> {

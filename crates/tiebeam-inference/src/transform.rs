@@ -15,6 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::dead_letter::{FailedInference, Stage, failed_inference_coder};
 use crate::dofn::RunInferenceDoFn;
 use crate::handler::{InferenceArgs, ModelHandler};
+use crate::isolation::Places;
 use crate::model::unique_identity;
 use crate::nan::HoldsNan;
 use crate::per_key::PerKeyHandler;
@@ -273,6 +274,9 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
             invalid("predictions with NaN have no dead letters to go to: with_exception_handling".to_owned());
         }
         options.check_updates(pipeline, &handler);
+        let step = pipeline.current_step();
+        let mut places = Places { step: &step, args: &options.args, timeout: options.timeout, handlers: 0 };
+        handler.place(&mut places);
         let identity = match options.identity.or_else(|| handler.model_identity()) {
             Some(named) => format!("={named}").into(),
             None => unique_identity(),
