@@ -74,6 +74,7 @@ enum Verb {
 
 /// Runs the command line; gives the exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    tiebeam::launch::fetch_models();
     if let Some(args) = tiebeam::launch::worker_args() {
         return worker::be_worker(args);
     }

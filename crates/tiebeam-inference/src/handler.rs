@@ -414,7 +414,8 @@ pub trait ModelHandler: Send + Sync + 'static {
     }
 
     /// The files of this machine that the model is loaded from: they travel with a job to engines on other machines, where
-    /// [`staged::local`](crate::staged::local) finds them. Default: none.
+    /// [`staged::local`](crate::staged::local) finds them. URLs are none: workers fetch them ([`staged::here`](crate::staged::here)).
+    /// Default: none.
     fn model_files(&self) -> Vec<PathBuf> {
         Vec::new()
     }

@@ -6,6 +6,8 @@ use std::time::SystemTime;
 
 use tiebeam_core::error::{Error, ErrorKind, Result};
 
+use crate::staged;
+
 /// What is seen of a file without reading it: another content has another print, unless somebody takes pains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Print {
@@ -17,6 +19,9 @@ pub(crate) struct Print {
 
 /// The print of a file; none if it is gone or no file.
 pub(crate) fn print_of(path: &Path) -> Option<Print> {
+    if staged::is_url(path) {
+        return list_of(path.to_str()?).ok()?.pop().map(|(_, print)| print);
+    }
     let seen = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
     #[cfg(unix)]
     let changed = {
@@ -28,6 +33,14 @@ pub(crate) fn print_of(path: &Path) -> Option<Print> {
     Some(Print { bytes: seen.len(), modified: seen.modified().ok()?, changed })
 }
 
+/// The objects of a pattern in a store. Each is there as a whole or not at all, and a newer one has a newer date.
+fn list_of(pattern: &str) -> Result<Vec<Seen>> {
+    let seen = |file: staged::Listed| {
+        (file.url.into(), Print { bytes: file.size, modified: file.modified, changed: (0, 0) })
+    };
+    Ok(staged::list(pattern)?.into_iter().map(seen).collect())
+}
+
 /// A file that was seen.
 pub(crate) type Seen = (PathBuf, Print);
 
@@ -36,6 +49,7 @@ pub(crate) type Seen = (PathBuf, Print);
 pub(crate) struct Watcher {
     pattern: glob::Pattern,
     text: String,
+    is_url: bool,
     start: SystemTime,
     /// Files that are dealt with.
     known: BTreeMap<PathBuf, Print>,
@@ -50,6 +64,10 @@ impl Watcher {
     /// # Errors
     /// When the pattern is none.
     pub(crate) fn new(pattern: &str, start: SystemTime) -> Result<Self> {
+        let is_url = staged::is_url(Path::new(pattern));
+        if is_url {
+            staged::check_pattern(pattern)?;
+        }
         let parsed = glob::Pattern::new(pattern).map_err(|error| {
             let message = format!("watch_model_pattern `{pattern}` is no pattern of files");
             Error::new(ErrorKind::InvalidArgument, "TB0354", message).with_source(error)
@@ -57,6 +75,7 @@ impl Watcher {
         Ok(Watcher {
             pattern: parsed,
             text: pattern.to_owned(),
+            is_url,
             start,
             known: BTreeMap::new(),
             is_first: true,
@@ -64,16 +83,19 @@ impl Watcher {
         })
     }
 
-    /// The files of the pattern.
-    fn list(&self) -> Vec<Seen> {
-        let Ok(paths) = glob::glob(&self.text) else { return Vec::new() };
+    /// The files of the pattern; none at all where a store does not say.
+    fn list(&self) -> Option<Vec<Seen>> {
+        if self.is_url {
+            return list_of(&self.text).ok();
+        }
+        let Ok(paths) = glob::glob(&self.text) else { return Some(Vec::new()) };
         let files = paths.flatten().filter(|path| self.pattern.matches_path(path));
-        files.filter_map(|path| print_of(&path).map(|print| (path, print))).collect()
+        Some(files.filter_map(|path| print_of(&path).map(|print| (path, print))).collect())
     }
 
     /// Looks once; gives a version that is there to be loaded.
     pub(crate) fn look(&mut self) -> Option<Seen> {
-        let files = self.list();
+        let files = self.list()?;
         self.judge(files)
     }
 

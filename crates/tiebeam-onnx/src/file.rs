@@ -1,7 +1,7 @@
 //! Reading model files: what a file is, whether it is whole, and where its weights are. No engine sees a file before it
 //! went through here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Component, Path, PathBuf};
@@ -32,6 +32,24 @@ pub struct ModelFile {
     external: BTreeMap<String, ExternalFile>,
 }
 
+/// Fetches a file of the model's folder.
+type Beside<'a> = &'a dyn Fn(&Path) -> Result<PathBuf>;
+
+/// The bytes of a model's file.
+fn bytes_of(name: &str, path: &Path) -> Result<Bytes> {
+    let bytes = std::fs::read(path).map_err(|e| {
+        let error = match e.kind() {
+            std::io::ErrorKind::NotFound => model_error("TB0330", name, "there is no such file"),
+            std::io::ErrorKind::IsADirectory => {
+                model_error("TB0330", name, "this is a directory, not a file")
+            }
+            _ => model_error("TB0330", name, "the file cannot be read"),
+        };
+        error.with_source(e)
+    })?;
+    Ok(Bytes::from(bytes))
+}
+
 /// A file of weights next to the model.
 #[derive(Clone)]
 struct ExternalFile {
@@ -53,17 +71,24 @@ impl ModelFile {
     /// else than ONNX (and what it looks like), another digest, weights outside of the model's own folder.
     pub fn open(path: &Path, sha256: Option<&str>) -> Result<Self> {
         let name = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|e| {
-            let error = match e.kind() {
-                std::io::ErrorKind::NotFound => model_error("TB0330", &name, "there is no such file"),
-                std::io::ErrorKind::IsADirectory => {
-                    model_error("TB0330", &name, "this is a directory, not a file")
-                }
-                _ => model_error("TB0330", &name, "the file cannot be read"),
-            };
-            error.with_source(e)
-        })?;
-        ModelFile::read(name, Some(path.to_owned()), Bytes::from(bytes), sha256)
+        let bytes = bytes_of(&name, path)?;
+        ModelFile::read(name, Some(path.to_owned()), bytes, sha256, None)
+    }
+
+    /// Reads a model that was fetched into a file; `name` stands for it in errors and reports. `beside` fetches a file of weights
+    /// by its place in the model's own folder.
+    ///
+    /// # Errors
+    /// As [`open`](ModelFile::open), and what `beside` says.
+    pub fn fetched(
+        name: impl Into<String>,
+        path: &Path,
+        sha256: Option<&str>,
+        beside: &dyn Fn(&Path) -> Result<PathBuf>,
+    ) -> Result<Self> {
+        let name = name.into();
+        let bytes = bytes_of(&name, path)?;
+        ModelFile::read(name, None, bytes, sha256, Some(beside))
     }
 
     /// Takes a model that is in memory already. `name` stands for it in errors and reports.
@@ -71,10 +96,16 @@ impl ModelFile {
     /// # Errors
     /// As [`open`](ModelFile::open); weights in other files are refused, since there is no folder.
     pub fn from_bytes(name: impl Into<String>, bytes: impl Into<Bytes>) -> Result<Self> {
-        ModelFile::read(name.into(), None, bytes.into(), None)
+        ModelFile::read(name.into(), None, bytes.into(), None, None)
     }
 
-    fn read(name: String, path: Option<PathBuf>, bytes: Bytes, wanted: Option<&str>) -> Result<Self> {
+    fn read(
+        name: String,
+        path: Option<PathBuf>,
+        bytes: Bytes,
+        wanted: Option<&str>,
+        beside: Option<Beside<'_>>,
+    ) -> Result<Self> {
         let sha256 = hex(&Sha256::digest(&bytes));
         if let Some(wanted) = wanted
             && !wanted.eq_ignore_ascii_case(&sha256)
@@ -94,8 +125,34 @@ impl ModelFile {
             model_error("TB0331", &name, format!("not an ONNX model, or cut off or damaged ({e})"))
         })?;
         let mut file = ModelFile { name, path, bytes, proto, sha256, external: BTreeMap::new() };
+        if let Some(beside) = beside {
+            file.fetch_weights(beside)?;
+        }
         file.check()?;
         Ok(file)
+    }
+
+    /// Brings the files of weights here that are in the model's folder of a store.
+    fn fetch_weights(&mut self, beside: Beside<'_>) -> Result<()> {
+        let mut locations = BTreeSet::new();
+        for_each_tensor(&self.proto, &mut |tensor| {
+            if tensor.data_location == EXTERNAL
+                && let Ok(external) = External::of(tensor)
+            {
+                locations.insert(external.location);
+            }
+        });
+        for location in locations {
+            // Others are refused by the check, before anything is fetched from there.
+            if !is_inside(&location) {
+                return self.check();
+            }
+            let parts = Path::new(&location).components().filter(|part| *part != Component::CurDir);
+            let path = beside(&parts.collect::<PathBuf>())?;
+            let length = path.metadata()?.len();
+            self.external.insert(location, ExternalFile { path, length });
+        }
+        Ok(())
     }
 
     /// The path, or the name that a model in memory was given.
@@ -235,7 +292,7 @@ impl ModelFile {
             return invalid(format!("value {} of its inputs and outputs has no name", i + 1));
         }
         let mut first = Ok(());
-        let mut external = BTreeMap::new();
+        let mut external = std::mem::take(&mut self.external);
         let folder = self.path.as_deref().map(|path| path.parent().filter(|p| !p.as_os_str().is_empty()));
         let folder = folder.map(|folder| folder.unwrap_or(Path::new(".")));
         for_each_tensor(&self.proto, &mut |tensor| {
@@ -347,6 +404,12 @@ fn check_tensor(
     }
 }
 
+/// Whether a place is in the model's own folder, or below.
+fn is_inside(location: &str) -> bool {
+    let normal = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    Path::new(location).components().all(normal) && !location.contains('\\')
+}
+
 /// The bytes that another file has for a tensor. That file must be in the model's own folder, or below.
 fn check_external(
     tensor: &TensorProto,
@@ -355,20 +418,21 @@ fn check_external(
 ) -> Result<u64, String> {
     let external = External::of(tensor)?;
     let location = Path::new(&external.location);
-    let Some(folder) = folder else {
+    if folder.is_none() && files.is_empty() && is_inside(&external.location) {
         return Err(format!(
             "its weights are in another file, {}, but it came from memory",
             location.display()
         ));
-    };
-    let inside = location.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    if !inside || external.location.contains('\\') {
+    }
+    if !is_inside(&external.location) {
         return Err(format!(
             "its weights are in {}, outside of the model's own folder: refused",
             location.display()
         ));
     }
-    if !files.contains_key(&external.location) {
+    if let Some(folder) = folder
+        && !files.contains_key(&external.location)
+    {
         let path = folder.join(location);
         let unreadable = |e| format!("its weights are in {}, which cannot be read ({e})", path.display());
         let real = path.canonicalize().map_err(unreadable)?;

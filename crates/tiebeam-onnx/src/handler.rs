@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tiebeam_core::error::Result;
-use tiebeam_inference::update::no_versions;
 use tiebeam_inference::{
     Example, Inference, InferenceArgs, ModelHandler, ModelInfo, ModelMetadata, Signature, Tensor, Tensors,
     staged,
 };
 
 use crate::engine::Engine;
+use crate::file::ModelFile;
 use crate::model::{LoadOptions, OnnxModel};
 
 /// Runs ONNX models: on ONNX Runtime where its library is found, else on rten, or on the engine that is named.
@@ -34,7 +34,6 @@ pub struct OnnxModelHandler<E = Tensor, P = Tensor> {
     forms: PhantomData<fn(E) -> P>,
 }
 
-type Loader = Arc<dyn Fn(&LoadOptions) -> Result<OnnxModel> + Send + Sync>;
 type Reader = Arc<dyn Fn(&Path, &LoadOptions) -> Result<OnnxModel> + Send + Sync>;
 
 /// Where the model comes from.
@@ -43,7 +42,6 @@ enum Source {
     File(PathBuf),
     /// A file of another format, and what reads it.
     Read(PathBuf, Reader),
-    Made(Loader),
 }
 
 impl<E, P> Clone for OnnxModelHandler<E, P> {
@@ -62,21 +60,6 @@ impl OnnxModelHandler {
             options: LoadOptions::default(),
             identity: None,
             forms: PhantomData,
-        }
-    }
-
-    /// A handler of a model that `load` makes, with the name of the handler and the namespace of its metrics: for other
-    /// formats that become ONNX graphs in memory. `load` is called once a process.
-    pub fn from_loader(
-        name: &'static str,
-        namespace: &'static str,
-        load: impl Fn(&LoadOptions) -> Result<OnnxModel> + Send + Sync + 'static,
-    ) -> Self {
-        OnnxModelHandler {
-            source: Source::Made(Arc::new(load)),
-            name,
-            namespace,
-            ..OnnxModelHandler::new("")
         }
     }
 
@@ -175,13 +158,39 @@ impl<E, P> OnnxModelHandler<E, P> {
         &self.options
     }
 
-    /// The model's file, unless it is made in memory.
-    pub fn path(&self) -> Option<&Path> {
+    /// The model's file.
+    pub fn path(&self) -> &Path {
         match &self.source {
-            Source::File(path) | Source::Read(path, _) => Some(path),
-            Source::Made(_) => None,
+            Source::File(path) | Source::Read(path, _) => path,
         }
     }
+}
+
+impl<E: Example, P: Inference> OnnxModelHandler<E, P> {
+    fn load(&self, path: &Path, options: &LoadOptions) -> Result<OnnxModel> {
+        let file = staged::open(path, options.sha256.as_deref())?;
+        let model = match &self.source {
+            Source::File(_) if staged::is_url(path) => {
+                OnnxModel::of(fetched(path, &file, options)?, options)?
+            }
+            Source::File(_) => OnnxModel::load(&file, options)?,
+            Source::Read(_, read) => {
+                let model = read(&file, options)?;
+                let details = staged::told(path, model.details().clone());
+                model.with_details(details)
+            }
+        };
+        model.check_forms::<E, P>()?;
+        Ok(model)
+    }
+}
+
+/// The model of a URL that was fetched to `file`, and its weights of other files, from the same folder of the store.
+fn fetched(url: &Path, file: &Path, options: &LoadOptions) -> Result<ModelFile> {
+    let folder = url.parent().unwrap_or(url);
+    ModelFile::fetched(url.display().to_string(), file, options.sha256.as_deref(), &|location| {
+        staged::open(&folder.join(location), None)
+    })
 }
 
 impl<E: Example, P: Inference> ModelHandler for OnnxModelHandler<E, P> {
@@ -190,30 +199,17 @@ impl<E: Example, P: Inference> ModelHandler for OnnxModelHandler<E, P> {
     type Model = OnnxModel;
 
     fn load_model(&self) -> Result<OnnxModel> {
-        let model = match &self.source {
-            Source::File(path) => OnnxModel::load(&staged::local(path), &self.options)?,
-            Source::Read(path, read) => read(&staged::local(path), &self.options)?,
-            Source::Made(load) => load(&self.options)?,
-        };
-        model.check_forms::<E, P>()?;
-        Ok(model)
+        self.load(self.path(), &self.options)
     }
 
     fn load_version(&self, version: &ModelMetadata) -> Result<OnnxModel> {
         // The digest is the first version's.
         let options = LoadOptions { sha256: None, ..self.options.clone() };
-        let path = Path::new(&version.model_id);
-        let model = match &self.source {
-            Source::File(_) => OnnxModel::load(path, &options)?,
-            Source::Read(_, read) => read(path, &options)?,
-            Source::Made(_) => return Err(no_versions(self.name, version)),
-        };
-        model.check_forms::<E, P>()?;
-        Ok(model)
+        self.load(Path::new(&version.model_id), &options)
     }
 
     fn takes_updates(&self) -> bool {
-        !matches!(self.source, Source::Made(_))
+        true
     }
 
     fn signature(&self, model: &OnnxModel) -> Option<Signature> {
@@ -249,6 +245,6 @@ impl<E: Example, P: Inference> ModelHandler for OnnxModelHandler<E, P> {
     }
 
     fn model_files(&self) -> Vec<PathBuf> {
-        self.path().map(Path::to_owned).into_iter().collect()
+        staged::here([self.path().to_owned()])
     }
 }

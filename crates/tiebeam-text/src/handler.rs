@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tiebeam_core::error::Result;
 use tiebeam_inference::signature::Signature;
 use tiebeam_inference::update::ModelMetadata;
-use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor};
+use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor, staged};
 use tiebeam_onnx::Engine;
 
 use crate::model::{FILES, LENGTHS, TextModel, TextOptions};
@@ -127,6 +127,6 @@ impl ModelHandler for TextEmbeddingHandler {
 
     fn model_files(&self) -> Vec<PathBuf> {
         let lengths = Some(LENGTHS).filter(|name| self.folder.join(name).is_file());
-        FILES.into_iter().chain(lengths).map(|name| self.folder.join(name)).collect()
+        staged::here(FILES.into_iter().chain(lengths).map(|name| self.folder.join(name)))
     }
 }

@@ -61,13 +61,13 @@ fn model_error(folder: &Path, what: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Model, "TB0397", format!("model {}: {what}", folder.display()))
 }
 
-/// A file of the folder, wherever the job has put it.
-fn file(folder: &Path, name: &str) -> PathBuf {
-    staged::local(&folder.join(name))
+/// A file of the folder, wherever the job has put it, or fetched.
+fn file(folder: &Path, name: &str, sha256: Option<&str>) -> Result<PathBuf> {
+    staged::open(&folder.join(name), sha256)
 }
 
 fn json(folder: &Path, name: &str) -> Result<Json> {
-    let text = std::fs::read(file(folder, name))
+    let text = std::fs::read(file(folder, name, None)?)
         .map_err(|e| model_error(folder, format!("{name} cannot be read")).with_source(e))?;
     serde_json::from_slice(&text)
         .map_err(|e| model_error(folder, format!("{name} is not JSON")).with_source(e))
@@ -103,11 +103,16 @@ impl TextModel {
         }
         let size = |name: &str| config.get(name).and_then(Json::as_u64).map(|size| size as usize);
         let most = size("max_position_embeddings").unwrap_or(512);
-        let own = json(folder, LENGTHS).ok().and_then(|own| own.get("max_seq_length")?.as_u64());
+        let own = match json(folder, LENGTHS) {
+            // A store that does not answer is not one without this file.
+            Err(error) if staged::is_url(folder) && error.kind() != ErrorKind::NotFound => return Err(error),
+            own => own.ok(),
+        };
+        let own = own.and_then(|own| own.get("max_seq_length")?.as_u64());
         let wanted = options.max_tokens.or(own.map(|length| length as usize)).unwrap_or(most);
         let tokenizer = tokenizer(folder, wanted.clamp(2, most.max(2)))?;
 
-        let mut weights = StateDict::open(file(folder, FILES[0]))?;
+        let mut weights = StateDict::open(file(folder, FILES[0], options.load.sha256.as_deref())?)?;
         if let Some(sha256) = &options.load.sha256 {
             weights = weights.verified(sha256)?;
         }
@@ -192,7 +197,7 @@ impl TextModel {
 /// The tokenizer of a folder, without the padding that its file asks for: shorter texts are padded by call.
 fn tokenizer(folder: &Path, most: usize) -> Result<Tokenizer> {
     let name = "tokenizer.json";
-    let text = std::fs::read(file(folder, name))
+    let text = std::fs::read(file(folder, name, None)?)
         .map_err(|e| model_error(folder, format!("{name} cannot be read")).with_source(e))?;
     let damaged = |what: String| model_error(folder, format!("{name} is no tokenizer: {what}"));
     // Its reader was not made for files that want to harm.

@@ -194,16 +194,19 @@ impl<E: Example, P: Inference> ModelHandler for TFModelHandler<E, P> {
     type Model = OnnxModel;
 
     fn load_model(&self) -> Result<OnnxModel> {
-        let path = staged::local(&self.path);
+        let path = staged::open(&self.path, self.options.sha256.as_deref())?;
         let name = path.display().to_string();
         let (bytes, sha256) = read(&path, self.options.sha256.as_deref())?;
-        let details = ModelInfo {
-            model_id: name.as_str().into(),
-            uri: Some(name.clone()),
-            sha256: Some(sha256),
-            bytes: Some(bytes.len() as u64),
-            device: None,
-        };
+        let details = staged::told(
+            &self.path,
+            ModelInfo {
+                model_id: name.as_str().into(),
+                uri: Some(name.clone()),
+                sha256: Some(sha256),
+                bytes: Some(bytes.len() as u64),
+                device: None,
+            },
+        );
         let onnx = to_onnx(&name, &bytes)?.to_bytes();
         let model = OnnxModel::from_bytes(name, onnx, &self.options)?.with_details(details);
         model.check_forms::<E, P>()?;
@@ -254,6 +257,6 @@ impl<E: Example, P: Inference> ModelHandler for TFModelHandler<E, P> {
     }
 
     fn model_files(&self) -> Vec<PathBuf> {
-        vec![self.path.clone()]
+        staged::here([self.path.clone()])
     }
 }

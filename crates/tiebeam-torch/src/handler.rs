@@ -212,7 +212,8 @@ impl<E, P> PytorchModelHandler<E, P> {
 
 impl<E: Example, P: Inference> PytorchModelHandler<E, P> {
     fn load(&self, path: &Path, sha256: Option<&str>) -> Result<OnnxModel> {
-        let (bytes, details) = self.to_onnx(path, sha256)?;
+        let (bytes, details) = self.to_onnx(&staged::open(path, sha256)?, sha256)?;
+        let details = staged::told(path, details);
         let model = OnnxModel::from_bytes(&*details.model_id, bytes, &self.options)?.with_details(details);
         model.check_forms::<E, P>()?;
         Ok(model)
@@ -225,7 +226,7 @@ impl<E: Example, P: Inference> ModelHandler for PytorchModelHandler<E, P> {
     type Model = OnnxModel;
 
     fn load_model(&self) -> Result<OnnxModel> {
-        self.load(&staged::local(&self.path), self.options.sha256.as_deref())
+        self.load(&self.path, self.options.sha256.as_deref())
     }
 
     fn load_version(&self, version: &ModelMetadata) -> Result<OnnxModel> {
@@ -274,6 +275,6 @@ impl<E: Example, P: Inference> ModelHandler for PytorchModelHandler<E, P> {
     }
 
     fn model_files(&self) -> Vec<PathBuf> {
-        vec![self.path.clone()]
+        staged::here([self.path.clone()])
     }
 }

@@ -142,9 +142,11 @@ impl<E: Example, P: Inference> ModelHandler for TreesModelHandler<E, P> {
     type Model = TreesModel;
 
     fn load_model(&self) -> Result<TreesModel> {
-        let model = TreesModel::load(&staged::local(&self.path), &self.options)?;
+        let file = staged::open(&self.path, self.options.sha256.as_deref())?;
+        let model = TreesModel::load(&file, &self.options)?;
         model.check_forms::<E>()?;
-        Ok(model)
+        let details = staged::told(&self.path, model.details().clone());
+        Ok(model.with_details(details))
     }
 
     fn load_version(&self, version: &ModelMetadata) -> Result<TreesModel> {
@@ -196,6 +198,6 @@ impl<E: Example, P: Inference> ModelHandler for TreesModelHandler<E, P> {
     }
 
     fn model_files(&self) -> Vec<PathBuf> {
-        vec![self.path.clone()]
+        staged::here([self.path.clone()])
     }
 }

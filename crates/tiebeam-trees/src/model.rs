@@ -204,6 +204,12 @@ impl TreesModel {
         &self.details
     }
 
+    /// The same model with another identity in reports: where its file was fetched from elsewhere.
+    #[must_use]
+    pub fn with_details(self, details: ModelInfo) -> Self {
+        TreesModel { details, ..self }
+    }
+
     /// Whose model it is.
     pub fn format(&self) -> Format {
         self.format

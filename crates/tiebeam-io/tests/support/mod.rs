@@ -17,6 +17,8 @@ pub enum Fault {
     Truncated,
     /// It is done, and then the connection ends without a word.
     DoneButReset,
+    /// Nothing at all: a later request is meant.
+    Nothing,
 }
 
 #[derive(Clone)]

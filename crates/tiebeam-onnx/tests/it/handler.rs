@@ -1,5 +1,7 @@
 //! The handler: what it takes, what it refuses and in which words.
 
+use std::path::Path;
+
 use tiebeam_core::error::ErrorKind;
 use tiebeam_core::row::Value;
 use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor};
@@ -54,12 +56,14 @@ fn a_handler_says_what_its_model_is() {
 }
 
 #[test]
-fn a_model_made_in_memory_has_its_own_handler() {
-    let handler = OnnxModelHandler::from_loader("Made", "BeamML_Made", |options: &LoadOptions| {
+fn a_model_of_another_format_has_its_own_handler() {
+    let read = |path: &Path, options: &LoadOptions| {
+        assert_eq!(path, Path::new("five.pth"));
         let details = ModelInfo { model_id: "five.pth".into(), ..ModelInfo::default() };
         Ok(OnnxModel::from_bytes("five", linear(), options)?.with_details(details))
-    })
-    .with_engine(Engine::Rten);
+    };
+    let handler =
+        OnnxModelHandler::from_file("Made", "BeamML_Made", "five.pth", read).with_engine(Engine::Rten);
     assert_eq!(predict(&handler, &[Tensor::scalar(3.0f32)])[0].to_scalar::<f32>(), Some(15.0));
     assert_eq!((handler.name().as_str(), handler.metrics_namespace().as_str()), ("Made", "BeamML_Made"));
     assert_eq!(&*handler.model_info(&handler.load_model().unwrap()).model_id, "five.pth");

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use prost::Message;
 use tiebeam_core::error::ErrorKind;
-use tiebeam_inference::Tensor;
+use tiebeam_inference::{ModelHandler, Tensor, staged};
 use tiebeam_onnx::proto::{Axis, EXTERNAL, ModelProto, NodeProto, StringStringEntryProto, TensorProto};
-use tiebeam_onnx::{LoadOptions, ModelFile, OnnxModel};
+use tiebeam_onnx::{LoadOptions, ModelFile, OnnxModel, OnnxModelHandler};
 
 use crate::support::*;
 
@@ -113,6 +113,56 @@ fn with_external(location: &str, offset: Option<&str>) -> Vec<u8> {
     weight.external_data = vec![entry("location", location), entry("length", "4")];
     weight.external_data.extend(offset.map(|offset| entry("offset", offset)));
     proto.encode_to_vec()
+}
+
+/// Weights of a model under a URL come from the same folder of the store, and from nowhere else.
+#[test]
+fn weights_beside_a_fetched_model_are_fetched_too() {
+    let store = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(store.path().join("b/w")).unwrap();
+    let weights = [9.0f32, 7.0].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+    std::fs::write(store.path().join("b/w/weights.bin"), weights).unwrap();
+    std::fs::write(store.path().join("secret.bin"), [0; 8]).unwrap();
+    for (name, location) in
+        [("m", "w/weights.bin"), ("dot", "./w/weights.bin"), ("up", "../secret.bin"), ("none", "none.bin")]
+    {
+        let bytes = with_external(location, Some("4"));
+        std::fs::write(store.path().join(format!("b/{name}.onnx")), bytes).unwrap();
+    }
+    // A cache, where each file is in a folder of its own.
+    let (cache, from) = (tempfile::tempdir().unwrap(), store.path().to_owned());
+    let kept = cache.path().to_owned();
+    staged::fetch_by(move |url, _| {
+        let rest = url.strip_prefix("test://").unwrap();
+        assert!(!rest.contains(".."), "{rest}");
+        let place = kept.join(rest.replace('/', "_"));
+        std::fs::create_dir_all(&place)?;
+        let path = place.join(rest.rsplit('/').next().unwrap());
+        std::fs::copy(from.join(rest), &path)?;
+        Ok(path)
+    });
+    for options in engines() {
+        let load = |name: &str| {
+            let handler = OnnxModelHandler::new(format!("test://b/{name}.onnx"));
+            let handler = handler.with_engine(options.engine.engine);
+            let handler = match &options.engine.ort_dylib {
+                Some(library) => handler.with_ort_dylib(library),
+                None => handler,
+            };
+            handler.load_model()
+        };
+        for name in ["m", "dot"] {
+            let model = load(name).unwrap();
+            let results: Vec<Tensor> = model.run(&[Tensor::scalar(2.0f32)]).unwrap();
+            assert_eq!(results[0].to_scalar::<f32>(), Some(14.0));
+            assert_eq!(&*model.details().model_id, format!("test://b/{name}.onnx"));
+        }
+        assert_eq!(
+            load("up").unwrap_err().message(),
+            "model test://b/up.onnx: its weights are in ../secret.bin, outside of the model's own folder: refused"
+        );
+        assert_eq!(load("none").unwrap_err().kind(), ErrorKind::Io);
+    }
 }
 
 #[test]

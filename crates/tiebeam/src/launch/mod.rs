@@ -7,6 +7,8 @@ mod dry_run;
 mod exit;
 #[cfg(feature = "portable")]
 mod expansion;
+#[cfg(all(feature = "inference", feature = "object-stores"))]
+mod fetching;
 mod flags;
 #[cfg(feature = "portable")]
 mod guard;
@@ -114,6 +116,13 @@ impl Options {
     }
 }
 
+/// Lets models be URLs of object stores and web servers, where this build has the feature `object-stores`: they are fetched into
+/// the user's cache. [`main`] and the workers do it; a program that runs pipelines by itself calls it before it builds them.
+pub fn fetch_models() {
+    #[cfg(all(feature = "inference", feature = "object-stores"))]
+    fetching::install();
+}
+
 /// How the options of a program travel to its workers.
 const INPUT: &str = "tiebeam_input";
 const OUTPUT: &str = "tiebeam_output";
@@ -135,6 +144,7 @@ const SETTINGS: &str = "tiebeam_settings";
 /// }
 /// ```
 pub fn main(build: impl FnOnce(&Pipeline, &Options)) -> ExitCode {
+    fetch_models();
     #[cfg(feature = "portable")]
     {
         let arguments: Vec<String> = std::env::args().skip(1).collect();

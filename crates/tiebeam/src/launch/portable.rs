@@ -450,6 +450,7 @@ pub fn run_as_worker_with(
     // Models are opened while pipelines are built, too.
     #[cfg(feature = "inference")]
     tiebeam_inference::staged::find_by(artifacts::placed);
+    super::fetch_models();
     let run = |args: WorkerArgs| {
         run_worker_with(args, options, &StopWorker::default(), recipes, |options| {
             // A folder that is not on this machine is none that paths could be relative to.

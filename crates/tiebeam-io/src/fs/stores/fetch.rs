@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use tiebeam_core::{Error, ErrorKind, Result};
@@ -11,15 +12,42 @@ use super::super::{FileSystem, failed_reading};
 use super::{of_url, shown};
 
 /// A folder of fetched files: `sha256/<digest>/<name>` each, and drafts that a broken fetch goes on with.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Cache {
     root: PathBuf,
+    watch: Option<Arc<Watch>>,
+}
+
+/// How far a fetch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetching<'a> {
+    /// The file's URL.
+    pub url: &'a str,
+    /// The bytes that are here.
+    pub done: u64,
+    /// All its bytes.
+    pub size: u64,
+}
+
+type Watch = dyn Fn(Fetching<'_>) + Send + Sync;
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache").field("root", &self.root).finish_non_exhaustive()
+    }
 }
 
 impl Cache {
     /// A cache in that folder.
     pub fn new(root: impl Into<PathBuf>) -> Cache {
-        Cache { root: root.into() }
+        Cache { root: root.into(), watch: None }
+    }
+
+    /// Tells `watch` what is brought here: once when it begins (with what an earlier fetch left), then after each piece.
+    #[must_use]
+    pub fn watched_by(mut self, watch: impl Fn(Fetching<'_>) + Send + Sync + 'static) -> Cache {
+        self.watch = Some(Arc::new(watch));
+        self
     }
 
     /// `$TIEBEAM_CACHE/models`, else `models` in the user's own cache folder for tiebeam.
@@ -93,7 +121,12 @@ impl Cache {
             File::options().read(true).write(true).create(true).truncate(false).open(&draft).map_err(keep)?;
         // Two processes that want the same file: one fetches, the other waits and finds it.
         file.lock().map_err(keep)?;
-        let digest = match fill(&mut file, meta.size, |at| store.open(url, at)) {
+        let tell = |done| {
+            if let Some(watch) = &self.watch {
+                watch(Fetching { url: &shown(url), done, size: meta.size });
+            }
+        };
+        let digest = match fill(&mut file, meta.size, |at| store.open(url, at), tell) {
             Ok(digest) => digest,
             Err(Broken::Reading(e)) => return Err(failed(e)),
             Err(Broken::Keeping(e)) => return Err(keep(e)),
@@ -145,6 +178,7 @@ fn fill(
     file: &mut File,
     size: u64,
     open: impl Fn(u64) -> io::Result<Box<dyn Read + Send>>,
+    tell: impl Fn(u64),
 ) -> std::result::Result<String, Broken> {
     let mut there = file.metadata().map_err(Broken::Keeping)?.len();
     if there > size {
@@ -163,6 +197,7 @@ fn fill(
     }
     let mut source = open(there).map_err(Broken::Reading)?;
     let mut at = there;
+    tell(at);
     loop {
         let n = source.read(&mut chunk).map_err(Broken::Reading)?;
         if n == 0 {
@@ -174,6 +209,7 @@ fn fill(
         }
         file.write_all(&chunk[..n]).map_err(Broken::Keeping)?;
         hash.update(&chunk[..n]);
+        tell(at);
     }
     if at < size {
         return Err(Broken::Reading(io::Error::new(

@@ -23,7 +23,7 @@ use object_store::http::HttpBuilder;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig, StaticCredentialProvider};
 use tiebeam_core::{Error, ErrorKind, Result};
 
-pub use fetch::{Cache, fetch};
+pub use fetch::{Cache, Fetching, fetch};
 pub use store::Store;
 
 /// The variable with the hosts that `https://` files may come from, with commas between them.
