@@ -16,7 +16,8 @@ use crate::isolation::{Isolated, Isolation, Places};
 use crate::keyed::{OnMaybeKeyed, OnValue, WithKey, WithMaybeKey};
 use crate::prebatched::Prebatched;
 use crate::prediction::PredictionResult;
-use crate::signature::Signature;
+pub use crate::prediction::{Answered, Predictions};
+use crate::signature::{Port, Signature};
 use crate::tuned::Tuned;
 use crate::update::{ModelMetadata, no_versions};
 
@@ -89,6 +90,18 @@ macro_rules! as_the_inner_handler {
 
         fn signature(&self, model: &Self::Model) -> Option<crate::signature::Signature> {
             self.handler.signature(model)
+        }
+
+        fn takes(&self, model: &Self::Model) -> Option<Vec<crate::signature::Port>> {
+            self.handler.takes(model)
+        }
+
+        fn has_counts(&self) -> bool {
+            self.handler.has_counts()
+        }
+
+        fn counts(&self, model: &Self::Model) -> Vec<(&'static str, u64)> {
+            self.handler.counts(model)
         }
 
         fn cohorts(&self) -> usize {
@@ -194,31 +207,6 @@ fn says_out_of_memory(error: &Error) -> bool {
     }
 }
 
-/// What a model says of a batch.
-#[derive(Debug)]
-pub enum Predictions<P> {
-    /// A prediction for every example, in order.
-    All(Vec<P>),
-    /// For every example, in order, a prediction or why there is none: where a handler knows which examples are to blame,
-    /// so that their batch-mates need not be asked again.
-    Each(Vec<Result<P>>),
-}
-
-impl<P> Predictions<P> {
-    /// The number of examples that are answered.
-    pub fn len(&self) -> usize {
-        match self {
-            Predictions::All(all) => all.len(),
-            Predictions::Each(each) => each.len(),
-        }
-    }
-
-    /// Whether nothing is answered.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
 /// Loads a model and runs it on batches. Handlers are values made by builders; nothing of them is serialised.
 ///
 /// The model is loaded once a process and shared by all threads, so `run_inference` takes `&self` and `&Model` and is
@@ -263,6 +251,24 @@ pub trait ModelHandler: Send + Sync + 'static {
     fn signature(&self, model: &Self::Model) -> Option<Signature> {
         let _ = model;
         None
+    }
+
+    /// What an example brings for the model, where tensors by the [`signature`](ModelHandler::signature) are not what it
+    /// brings: compared with what the pipeline is known to feed, before any element is read. Default: the signature's inputs.
+    fn takes(&self, model: &Self::Model) -> Option<Vec<Port>> {
+        self.signature(model).map(|signature| signature.inputs)
+    }
+
+    /// Whether the handler [counts](ModelHandler::counts) anything.
+    fn has_counts(&self) -> bool {
+        false
+    }
+
+    /// What is counted of a loaded model beside the metrics of all models, since it was loaded: the requests and retries of
+    /// a service, say. They are the step's counters and stand in the report, always in the same order.
+    fn counts(&self, model: &Self::Model) -> Vec<(&'static str, u64)> {
+        let _ = model;
+        Vec::new()
     }
 
     /// How many models the handler has: examples of different cohorts are for different ones and share no batches.
@@ -414,7 +420,7 @@ pub trait ModelHandler: Send + Sync + 'static {
     }
 
     /// The files of this machine that the model is loaded from: they travel with a job to engines on other machines, where
-    /// [`staged::local`](crate::staged::local) finds them. URLs are none: workers fetch them ([`staged::here`](crate::staged::here)).
+    /// [`staged::local`](crate::staged::local) finds them; URLs stay where they are, and workers fetch them.
     /// Default: none.
     fn model_files(&self) -> Vec<PathBuf> {
         Vec::new()

@@ -1,8 +1,9 @@
 //! Model files that are not where the pipeline names them: they came with a job to this machine, or are elsewhere, under URLs
 //! such as `gs://bucket/model.onnx`, and are fetched when the model is loaded.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use tiebeam_core::error::{Error, ErrorKind, Result};
@@ -16,6 +17,19 @@ type List = dyn Fn(&str) -> Result<Vec<Listed>> + Send + Sync;
 static STAGED: OnceLock<Box<Find>> = OnceLock::new();
 static FETCH: OnceLock<Box<Fetch>> = OnceLock::new();
 static LIST: OnceLock<Box<List>> = OnceLock::new();
+
+/// Files that were found already, by the path that the pipeline names. The process of an isolated model, which may not look for them
+/// itself, is given its own.
+static FOUND: Mutex<BTreeMap<PathBuf, PathBuf>> = Mutex::new(BTreeMap::new());
+
+/// From now on those are where the files of these paths are.
+pub(crate) fn found(files: impl IntoIterator<Item = (PathBuf, PathBuf)>) {
+    FOUND.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
+}
+
+fn found_already(path: &Path) -> Option<PathBuf> {
+    FOUND.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+}
 
 /// Says how to find a file on this machine that has another path in the pipeline. Called by workers before they build a
 /// pipeline; the first to say so is heard.
@@ -47,7 +61,7 @@ pub fn list_by(list: impl Fn(&str) -> Result<Vec<Listed>> + Send + Sync + 'stati
 /// Where to open a file of that path: where it says, or, if nothing is there, where the job's files were put.
 pub fn local(path: &Path) -> PathBuf {
     let staged = || if path.exists() { None } else { STAGED.get()?(path) };
-    staged().unwrap_or_else(|| path.to_owned())
+    found_already(path).or_else(staged).unwrap_or_else(|| path.to_owned())
 }
 
 /// Where to open a model's file: as [`local`], or, for a URL such as `gs://bucket/model.onnx`, what was fetched of it.
@@ -55,6 +69,9 @@ pub fn local(path: &Path) -> PathBuf {
 /// # Errors
 /// `Unsupported` for a URL in a program that can fetch none; why it cannot be fetched.
 pub fn open(path: &Path, sha256: Option<&str>) -> Result<PathBuf> {
+    if let Some(found) = found_already(path) {
+        return Ok(found);
+    }
     match place(path) {
         Place::Here(path) => Ok(local(&path)),
         Place::At(url) => match FETCH.get() {
@@ -75,7 +92,7 @@ pub fn told(path: &Path, mut info: ModelInfo) -> ModelInfo {
 }
 
 /// Those of a model's files that are on this machine, and may have to travel to another one: workers fetch URLs themselves.
-pub fn here(paths: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
+pub(crate) fn here(paths: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
     let here = |path: PathBuf| match place(&path) {
         Place::Here(path) => Some(path),
         Place::At(_) => None,

@@ -1,6 +1,6 @@
 //! Models in processes of their own: what dies there leaves the job as it is.
 
-#![allow(clippy::panic, clippy::unwrap_used)] // a test fails by panicking, in the functions that tests share too
+#![allow(clippy::panic, clippy::unwrap_used, clippy::print_stderr)] // a model says its last words, and a test fails by panicking, in the functions that tests share too
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -147,6 +147,8 @@ fn only_these_die(test: &str, isolation: impl Fn(Isolation) -> Isolation, dead: 
         let predicted = ELEMENTS - (WRONG - ABORTS + 1);
         assert_eq!(report.counter("RunInference", "num_inferences"), predicted);
         assert_eq!(report.dead_letters(), dead.len() as u64);
+        let deaths = report.counter("RunInference", "model_process_deaths");
+        assert_eq!(deaths > 0, dead.iter().any(|(_, kind, _)| *kind != ErrorKind::InvalidData), "{deaths}");
     }
 }
 

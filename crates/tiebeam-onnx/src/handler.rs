@@ -245,6 +245,6 @@ impl<E: Example, P: Inference> ModelHandler for OnnxModelHandler<E, P> {
     }
 
     fn model_files(&self) -> Vec<PathBuf> {
-        staged::here([self.path().to_owned()])
+        vec![self.path().to_owned()]
     }
 }

@@ -127,6 +127,6 @@ impl ModelHandler for TextEmbeddingHandler {
 
     fn model_files(&self) -> Vec<PathBuf> {
         let lengths = Some(LENGTHS).filter(|name| self.folder.join(name).is_file());
-        staged::here(FILES.into_iter().chain(lengths).map(|name| self.folder.join(name)))
+        FILES.into_iter().chain(lengths).map(|name| self.folder.join(name)).collect()
     }
 }

@@ -15,10 +15,11 @@ use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_graph::MODEL_PROCESS;
 
 use super::confine::{Bounds, confine};
-use super::wire::{Answer, Ask, Hello, Task, put_answer, read_frame, take_ask, write_frame};
+use super::wire::{About, Answer, Ask, Hello, Task, put_answer, read_frame, take_ask, write_frame};
 use crate::call::guarded;
 use crate::handler::{InferenceArgs, ModelHandler, Predictions};
 use crate::model::panicked_loading;
+use crate::staged;
 
 /// What this process is for, and where it hears more.
 struct Wanted {
@@ -76,6 +77,7 @@ pub(super) fn serve<H: ModelHandler>(handler: Arc<H>, args: InferenceArgs, bound
     });
     let served = match stream {
         Some((stream, hello)) => {
+            staged::found(hello.files.iter().map(|(named, here)| (named.into(), here.into())));
             confine(bounds, Path::new(&hello.scratch)).and_then(|()| hold(handler, args, &stream))
         }
         None => Err(Error::internal("the process of a model was asked twice")),
@@ -162,9 +164,9 @@ impl<H: ModelHandler> Holder<H> {
     fn answer(&self, id: u64, answer: Result<Answer<H::Inference>>) -> Result<()> {
         let coder = H::Inference::coder();
         let mut frame = id.to_le_bytes().to_vec();
-        if let Err(error) = put_answer(&coder, &answer, &mut frame) {
+        if let Err(error) = put_answer(&coder, answer, &mut frame) {
             frame.truncate(8);
-            put_answer(&coder, &Err(error), &mut frame)?;
+            put_answer(&coder, Err(error), &mut frame)?;
         }
         let to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
         write_frame(&*to, &frame).map_err(Error::from)
@@ -173,14 +175,15 @@ impl<H: ModelHandler> Holder<H> {
     fn load(&self, version: Option<&crate::ModelMetadata>) -> Result<Answer<H::Inference>> {
         let handler = &*self.handler;
         // All of the handler's own code that a load runs.
-        let (model, info, signature) = catch_unwind(AssertUnwindSafe(|| {
+        let (model, about) = catch_unwind(AssertUnwindSafe(|| {
             let model = handler.load_cohort(0, version)?;
             let (info, signature) = (handler.model_info(&model), handler.signature(&model));
-            Ok((model, info, signature))
+            let about = About { info, signature, takes: handler.takes(&model) };
+            Ok((model, about))
         }))
         .unwrap_or_else(|panic| Err(panicked_loading(handler, &*panic)))?;
         *self.model.write().unwrap_or_else(PoisonError::into_inner) = Some(model);
-        Ok(Answer::Loaded(info, signature))
+        Ok(Answer::Loaded(about))
     }
 
     /// What the model says; examples that can't go in are refused here, since nobody else has the model to ask.
@@ -209,10 +212,7 @@ impl<H: ModelHandler> Holder<H> {
             batch.iter().zip(&checked).filter(|(_, is)| is.is_ok()).map(|(e, _)| e.clone()).collect();
         let mut said = match fit.is_empty() {
             true => Vec::new(),
-            false => match call(&fit)? {
-                Predictions::All(all) => all.into_iter().map(Ok).collect(),
-                Predictions::Each(each) => each,
-            },
+            false => call(&fit)?.into_each(),
         }
         .into_iter();
         // Where the model gives too few, the job counts and says so.
@@ -220,6 +220,6 @@ impl<H: ModelHandler> Holder<H> {
             Ok(()) => said.next(),
             Err(error) => Some(Err(error)),
         });
-        Ok(Predictions::Each(each.collect()))
+        Ok(Predictions::Told(each.collect()))
     }
 }

@@ -21,11 +21,12 @@ use tiebeam_core::error::{Error, ErrorKind, Result};
 
 use self::confine::Bounds;
 use self::process::{Ended, NoAnswer, Process};
-use self::wire::{Answer, Task, put_batch, put_load, take_answer};
+use self::wire::{About, Answer, Task, put_batch, put_load, take_answer};
 use crate::batching::{Batching, LengthFn};
 use crate::call::too_slow;
 use crate::handler::{InferenceArgs, ModelHandler, ModelInfo, Predictions};
-use crate::signature::Signature;
+use crate::signature::{Port, Signature};
+use crate::staged;
 use crate::update::ModelMetadata;
 
 pub use child::{description, give_up, is_model_process, job_options};
@@ -144,16 +145,25 @@ impl<H: ModelHandler> Isolated<H> {
         let described = || self.description.clone().map(Task::Described);
         let task = self.placed.get().map(|placed| placed.task.clone()).or_else(described);
         let task = task.ok_or_else(|| Error::internal("an isolated model has no place in a pipeline"))?;
+        let versions = version.map(|version| PathBuf::from(&version.model_id));
+        let mut files = Vec::new();
+        for named in self.handler.model_files().into_iter().chain(versions) {
+            let here = staged::open(&named, None)?;
+            if here != named {
+                files.push((named.to_string_lossy().into_owned(), here.to_string_lossy().into_owned()));
+            }
+        }
         let isolate = Isolate {
             name: self.handler.name(),
             task,
             arguments: self.isolation.arguments.clone(),
             version: version.cloned(),
+            files,
             coders: (H::Example::coder(), H::Inference::coder()),
             gate: RwLock::new(()),
             running: Mutex::default(),
             deaths: AtomicU64::new(0),
-            told: OnceLock::new(),
+            about: OnceLock::new(),
         };
         isolate.process(self.timeout())?;
         Ok(isolate)
@@ -187,12 +197,14 @@ pub struct Isolate<H: ModelHandler> {
     task: Task,
     arguments: Option<Vec<OsString>>,
     version: Option<ModelMetadata>,
+    /// Where files are that the pipeline names in another way: the process can't fetch any.
+    files: Vec<(String, String)>,
     coders: (Coder<H::Example>, Coder<H::Inference>),
     /// Many calls at once, or one that has to be alone.
     gate: RwLock<()>,
     running: Mutex<Running>,
     deaths: AtomicU64,
-    told: OnceLock<(ModelInfo, Option<Signature>)>,
+    about: OnceLock<About>,
 }
 
 #[derive(Default)]
@@ -206,11 +218,6 @@ struct Running {
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl<H: ModelHandler> Isolate<H> {
-    /// How many of its processes died.
-    pub fn deaths(&self) -> u64 {
-        self.deaths.load(Ordering::Relaxed)
-    }
-
     /// A process that has the model.
     fn process(&self, timeout: Option<Duration>) -> Result<Arc<Process>> {
         let mut running = lock(&self.running);
@@ -235,7 +242,7 @@ impl<H: ModelHandler> Isolate<H> {
     }
 
     fn start(&self, timeout: Option<Duration>) -> Result<Arc<Process>> {
-        let process = Process::start(self.task.clone(), self.arguments.as_deref())?;
+        let process = Process::start(self.task.clone(), self.arguments.as_deref(), self.files.clone())?;
         let loaded = process.call(timeout, |out| {
             put_load(self.version.as_ref(), out);
             Ok(())
@@ -254,8 +261,8 @@ impl<H: ModelHandler> Isolate<H> {
             }
         };
         match take_answer(&self.coders.1, &mut Reader::new(answer))? {
-            Answer::Loaded(info, signature) => {
-                let _known = self.told.set((info, signature));
+            Answer::Loaded(about) => {
+                let _known = self.about.set(about);
                 process.is_ready();
                 Ok(process)
             }
@@ -307,7 +314,7 @@ impl<H: ModelHandler> Isolate<H> {
         })?;
         match take_answer(&self.coders.1, &mut Reader::new(answer)).map_err(NotPredicted::Said)? {
             Answer::Predicted(predictions) => Ok(predictions),
-            Answer::Loaded(..) => Err(NotPredicted::Said(Error::internal("a batch was answered by a load"))),
+            Answer::Loaded(_) => Err(NotPredicted::Said(Error::internal("a batch was answered by a load"))),
         }
     }
 }
@@ -334,7 +341,19 @@ impl<H: ModelHandler> ModelHandler for Isolated<H> {
     }
 
     fn signature(&self, model: &Isolate<H>) -> Option<Signature> {
-        model.told.get()?.1.clone()
+        model.about.get()?.signature.clone()
+    }
+
+    fn takes(&self, model: &Isolate<H>) -> Option<Vec<Port>> {
+        model.about.get()?.takes.clone()
+    }
+
+    fn has_counts(&self) -> bool {
+        true
+    }
+
+    fn counts(&self, model: &Isolate<H>) -> Vec<(&'static str, u64)> {
+        vec![("model_process_deaths", model.deaths.load(Ordering::Relaxed))]
     }
 
     fn run_inference(
@@ -343,10 +362,7 @@ impl<H: ModelHandler> ModelHandler for Isolated<H> {
         model: &Isolate<H>,
         _: &InferenceArgs,
     ) -> Result<Vec<H::Inference>> {
-        match self.say(batch, model)? {
-            Predictions::All(all) => Ok(all),
-            Predictions::Each(each) => each.into_iter().collect(),
-        }
+        self.say(batch, model)?.into_all()
     }
 
     // The process has the arguments of its step.
@@ -388,7 +404,7 @@ impl<H: ModelHandler> ModelHandler for Isolated<H> {
     }
 
     fn model_info(&self, model: &Isolate<H>) -> ModelInfo {
-        model.told.get().map(|(info, _)| info.clone()).unwrap_or_default()
+        model.about.get().map(|about| about.info.clone()).unwrap_or_default()
     }
 
     fn lacks_memory(&self, error: &Error) -> bool {

@@ -104,8 +104,12 @@ impl Drop for Scratch {
 }
 
 impl Process {
-    /// Starts one for that task: this program once more, with these arguments or its own.
-    pub(super) fn start(task: Task, arguments: Option<&[OsString]>) -> Result<Arc<Process>> {
+    /// Starts one for that task: this program once more, with these arguments or its own. The files are there as it names them, or here.
+    pub(super) fn start(
+        task: Task,
+        arguments: Option<&[OsString]>,
+        files: Vec<(String, String)>,
+    ) -> Result<Arc<Process>> {
         let failed = |error: io::Error| {
             Error::new(ErrorKind::Io, NOT_STARTED, "no process could be started for a model")
                 .with_source(error)
@@ -131,7 +135,7 @@ impl Process {
         let child = command.spawn().map_err(failed)?;
         drop(command);
         let (waiting, words) = (Arc::<Mutex<Waiting>>::default(), Arc::<(Mutex<Words>, Condvar)>::default());
-        let hello = Hello { task, scratch: scratch.0.to_string_lossy().into_owned() };
+        let hello = Hello { task, scratch: scratch.0.to_string_lossy().into_owned(), files };
         let process = Process {
             child: Mutex::new(child),
             to: Mutex::new(ours.try_clone().map_err(failed)?),

@@ -10,7 +10,7 @@ use tiebeam_core::coder::{Coder, Nesting, Reader, write_varint};
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_core::{Element, Failure};
 
-use crate::handler::{ModelInfo, Predictions};
+use crate::handler::{Answered, ModelInfo, Predictions};
 use crate::prediction::{put_text, take_text};
 use crate::signature::{Dim, Port, Signature};
 use crate::tensor::DType;
@@ -104,9 +104,18 @@ pub(super) fn take_ask<E: 'static>(coder: &Coder<E>, input: &mut Reader) -> Resu
 /// What a model's process answers.
 pub(super) enum Answer<P> {
     /// The model is loaded.
-    Loaded(ModelInfo, Option<Signature>),
+    Loaded(About),
     /// What it says of a batch.
     Predicted(Predictions<P>),
+}
+
+/// What a job has to know of a loaded model.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct About {
+    pub(super) info: ModelInfo,
+    pub(super) signature: Option<Signature>,
+    /// What an example brings for it.
+    pub(super) takes: Option<Vec<Port>>,
 }
 
 const LOADED: u8 = 0;
@@ -117,19 +126,27 @@ const FAILED: u8 = 3;
 /// Writes an answer, or why there is none.
 pub(super) fn put_answer<P: 'static>(
     coder: &Coder<P>,
-    answer: &Result<Answer<P>>,
+    answer: Result<Answer<P>>,
     out: &mut Vec<u8>,
 ) -> Result<()> {
     let put = |prediction: &P, out: &mut Vec<u8>| coder.encode(prediction, out, Nesting::Nested);
     match answer {
         Err(error) => {
             out.push(FAILED);
-            put_error(error, out)
+            put_error(&error, out)
         }
-        Ok(Answer::Loaded(info, signature)) => {
+        Ok(Answer::Loaded(about)) => {
             out.push(LOADED);
-            put_info(info, out);
-            put_signature(signature.as_ref(), out);
+            put_info(&about.info, out);
+            put_flag(about.signature.is_some(), out);
+            if let Some(signature) = &about.signature {
+                put_ports(&signature.inputs, out);
+                put_ports(&signature.outputs, out);
+            }
+            put_flag(about.takes.is_some(), out);
+            if let Some(takes) = &about.takes {
+                put_ports(takes, out);
+            }
             Ok(())
         }
         Ok(Answer::Predicted(Predictions::All(all))) => {
@@ -137,17 +154,20 @@ pub(super) fn put_answer<P: 'static>(
             write_varint(all.len() as i64, out);
             all.iter().try_for_each(|prediction| put(prediction, out))
         }
-        Ok(Answer::Predicted(Predictions::Each(each))) => {
+        Ok(Answer::Predicted(predictions)) => {
+            let each = predictions.into_each();
             out.push(EACH);
             write_varint(each.len() as i64, out);
-            each.iter().try_for_each(|one| match one {
-                Ok(prediction) => {
+            each.into_iter().try_for_each(|one| match one {
+                Ok(one) => {
                     out.push(1);
-                    put(prediction, out)
+                    put(&one.inference, out)?;
+                    put_maybe(one.model_id.as_deref(), out);
+                    Ok(())
                 }
                 Err(error) => {
                     out.push(0);
-                    put_error(error, out)
+                    put_error(&error, out)
                 }
             })
         }
@@ -161,7 +181,15 @@ pub(super) fn put_answer<P: 'static>(
 pub(super) fn take_answer<P: 'static>(coder: &Coder<P>, input: &mut Reader) -> Result<Answer<P>> {
     match input.u8()? {
         FAILED => Err(take_error(input)?),
-        LOADED => Ok(Answer::Loaded(take_info(input)?, take_signature(input)?)),
+        LOADED => {
+            let info = take_info(input)?;
+            let signature = match input.u8()? {
+                0 => None,
+                _ => Some(Signature { inputs: take_ports(input)?, outputs: take_ports(input)? }),
+            };
+            let takes = if input.u8()? == 0 { None } else { Some(take_ports(input)?) };
+            Ok(Answer::Loaded(About { info, signature, takes }))
+        }
         ALL => {
             let n = take_count(input)?;
             let take = |_| coder.decode(input, Nesting::Nested);
@@ -170,10 +198,13 @@ pub(super) fn take_answer<P: 'static>(coder: &Coder<P>, input: &mut Reader) -> R
         EACH => {
             let n = take_count(input)?;
             let take = |_| match input.u8()? {
-                1 => coder.decode(input, Nesting::Nested).map(Ok),
+                1 => {
+                    let inference = coder.decode(input, Nesting::Nested)?;
+                    Ok(Ok(Answered { inference, model_id: take_maybe(input)? }))
+                }
                 _ => take_error(input).map(Err),
             };
-            Ok(Answer::Predicted(Predictions::Each((0..n).map(take).collect::<Result<_>>()?)))
+            Ok(Answer::Predicted(Predictions::Told((0..n).map(take).collect::<Result<_>>()?)))
         }
         other => Err(foreign(format_args!("answer {other}"))),
     }
@@ -305,39 +336,32 @@ fn take_info(input: &mut Reader) -> Result<ModelInfo> {
     Ok(ModelInfo { model_id, uri, sha256, bytes, device })
 }
 
-fn put_signature(signature: Option<&Signature>, out: &mut Vec<u8>) {
-    put_flag(signature.is_some(), out);
-    let Some(signature) = signature else { return };
-    for ports in [&signature.inputs, &signature.outputs] {
-        write_varint(ports.len() as i64, out);
-        for port in ports {
-            put_text(&port.name, out);
-            put_text(&port.type_name, out);
-            put_maybe(port.dtype.map(DType::name), out);
-            put_flag(port.shape.is_some(), out);
-            let Some(shape) = &port.shape else { continue };
-            write_varint(shape.len() as i64, out);
-            for dim in shape {
-                match dim {
-                    Dim::Free => out.push(0),
-                    Dim::Fixed(size) => {
-                        out.push(1);
-                        write_varint(*size as i64, out);
-                    }
-                    Dim::Named(name) => {
-                        out.push(2);
-                        put_text(name, out);
-                    }
+fn put_ports(ports: &[Port], out: &mut Vec<u8>) {
+    write_varint(ports.len() as i64, out);
+    for port in ports {
+        put_text(&port.name, out);
+        put_text(&port.type_name, out);
+        put_maybe(port.dtype.map(DType::name), out);
+        put_flag(port.shape.is_some(), out);
+        let Some(shape) = &port.shape else { continue };
+        write_varint(shape.len() as i64, out);
+        for dim in shape {
+            match dim {
+                Dim::Free => out.push(0),
+                Dim::Fixed(size) => {
+                    out.push(1);
+                    write_varint(*size as i64, out);
+                }
+                Dim::Named(name) => {
+                    out.push(2);
+                    put_text(name, out);
                 }
             }
         }
     }
 }
 
-fn take_signature(input: &mut Reader) -> Result<Option<Signature>> {
-    if input.u8()? == 0 {
-        return Ok(None);
-    }
+fn take_ports(input: &mut Reader) -> Result<Vec<Port>> {
     let dim = |input: &mut Reader| match input.u8()? {
         0 => Ok(Dim::Free),
         1 => take_count(input).map(Dim::Fixed),
@@ -356,11 +380,8 @@ fn take_signature(input: &mut Reader) -> Result<Option<Signature>> {
         };
         Ok(Port { name, type_name, dtype, shape })
     };
-    let mut ports = || {
-        let n = take_count(input)?;
-        (0..n).map(|_| port(input)).collect::<Result<Vec<_>>>()
-    };
-    Ok(Some(Signature { inputs: ports()?, outputs: ports()? }))
+    let n = take_count(input)?;
+    (0..n).map(|_| port(input)).collect()
 }
 
 /// A number that is not the length of bytes that follow: examples may have none.
@@ -376,6 +397,8 @@ pub struct Hello {
     pub(super) task: Task,
     /// The only folder in which files may be made.
     pub(super) scratch: String,
+    /// Where the files are that the pipeline names in another way.
+    pub(super) files: Vec<(String, String)>,
 }
 
 /// Which model a process is for.
@@ -398,6 +421,11 @@ impl Hello {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         put_text(&self.scratch, &mut out);
+        write_varint(self.files.len() as i64, &mut out);
+        for (named, here) in &self.files {
+            put_text(named, &mut out);
+            put_text(here, &mut out);
+        }
         let put_bytes = |bytes: &[u8], out: &mut Vec<u8>| {
             write_varint(bytes.len() as i64, out);
             out.extend_from_slice(bytes);
@@ -423,6 +451,10 @@ impl Hello {
     pub(super) fn of_bytes(bytes: Vec<u8>) -> Result<Hello> {
         let input = &mut Reader::new(bytes);
         let scratch = take_text(input)?.to_string();
+        let mut files = Vec::new();
+        for _ in 0..take_count(input)? {
+            files.push((take_text(input)?.to_string(), take_text(input)?.to_string()));
+        }
         let take_bytes = |input: &mut Reader| {
             let n = input.length()?;
             input.take(n)
@@ -436,7 +468,7 @@ impl Hello {
             }
             _ => Task::Described(take_bytes(input)?),
         };
-        Ok(Hello { task, scratch })
+        Ok(Hello { task, scratch, files })
     }
 }
 
@@ -446,7 +478,7 @@ mod tests {
 
     fn answered(answer: Result<Answer<i64>>) -> Result<Answer<i64>> {
         let (coder, mut bytes) = (i64::coder(), Vec::new());
-        put_answer(&coder, &answer, &mut bytes).unwrap();
+        put_answer(&coder, answer, &mut bytes).unwrap();
         for cut in 0..bytes.len() {
             let _refused = take_answer(&coder, &mut Reader::new(bytes[..cut].to_vec()));
         }
@@ -486,10 +518,11 @@ mod tests {
             Ok(Answer::Predicted(Predictions::All(all))) if all == [1, -2]));
         let refusal = Error::new(ErrorKind::InvalidData, "TB0340", "too wide").with_help("make it narrower");
         let each = Predictions::Each(vec![Ok(7), Err(refusal)]);
-        let Ok(Answer::Predicted(Predictions::Each(each))) = answered(Ok(Answer::Predicted(each))) else {
+        let Ok(Answer::Predicted(each)) = answered(Ok(Answer::Predicted(each))) else {
             panic!("another answer")
         };
-        assert_eq!(each[0].as_ref().unwrap(), &7);
+        let each = each.into_each();
+        assert_eq!(each[0].as_ref().unwrap(), &Answered::from(7));
         let error = each[1].as_ref().unwrap_err();
         assert_eq!((error.kind(), error.code()), (ErrorKind::InvalidData, "TB0340"));
         assert_eq!((error.message(), error.help()), ("too wide", Some("make it narrower")));
@@ -514,9 +547,14 @@ mod tests {
             dtype: Some(DType::F32),
             shape,
         };
-        let signature = Signature { inputs: vec![port("x", Some(shape))], outputs: vec![port("y", None)] };
-        let loaded = answered(Ok(Answer::Loaded(info.clone(), Some(signature.clone()))));
-        assert!(matches!(loaded, Ok(Answer::Loaded(i, Some(s))) if i == info && s == signature));
+        let (x, y) = (port("x", Some(shape)), port("y", None));
+        let signature = Some(Signature { inputs: vec![x.clone()], outputs: vec![y] });
+        let about = About { info, signature, takes: Some(vec![x]) };
+        assert!(matches!(answered(Ok(Answer::Loaded(about.clone()))), Ok(Answer::Loaded(a)) if a == about));
+        let told = vec![Ok(Answered { inference: 1, model_id: Some("other".into()) })];
+        let told = answered(Ok(Answer::Predicted(Predictions::Told(told))));
+        assert!(matches!(told, Ok(Answer::Predicted(Predictions::Told(t)))
+            if t[0].as_ref().unwrap().model_id.as_deref() == Some("other")));
     }
 
     #[test]
@@ -524,7 +562,8 @@ mod tests {
         let placed = |nth, job| Task::Placed { place: "Run, first handler".to_owned(), nth, job };
         let job = Some(Bytes::from_static(b"{}"));
         for task in [placed(None, job), placed(Some(3), None), Task::Described(Bytes::from_static(b"x"))] {
-            let hello = Hello { task, scratch: "/tmp/x".to_owned() };
+            let files = vec![("gs://b/m".to_owned(), "/cache/m".to_owned())];
+            let hello = Hello { task, scratch: "/tmp/x".to_owned(), files };
             assert_eq!(Hello::of_bytes(hello.to_bytes()).unwrap(), hello);
         }
     }
