@@ -161,7 +161,7 @@ fn weights_beside_a_fetched_model_are_fetched_too() {
             load("up").unwrap_err().message(),
             "model test://b/up.onnx: its weights are in ../secret.bin, outside of the model's own folder: refused"
         );
-        assert_eq!(load("none").unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(load("none").unwrap_err().kind(), ErrorKind::NotFound);
     }
 }
 

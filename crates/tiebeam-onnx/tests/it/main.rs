@@ -9,4 +9,5 @@ mod inspecting;
 mod loading;
 mod pipelines;
 mod real;
+mod sklearn;
 mod support;
