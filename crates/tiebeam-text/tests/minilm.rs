@@ -1,4 +1,5 @@
-//! all-MiniLM-L6-v2 with its own tokenizer, beside what `fixtures/models/make_minilm.py` computes of the same texts.
+//! all-MiniLM-L6-v2 with its own tokenizer, beside what `fixtures/models/make_minilm.py` computes of the same texts,
+//! and beside `transformers`' own graph of it on ONNX Runtime (`make_minilm_onnx.py`).
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // tests fail by panicking, and say what they skip
 
@@ -37,29 +38,57 @@ fn engines() -> Vec<Engine> {
     }
 }
 
+/// The texts of a fixture, and 384 numbers for each.
+fn reference(name: &str) -> (Vec<String>, Vec<f32>) {
+    let texts = std::fs::read_to_string(fixture(&format!("{name}.txt"))).unwrap();
+    let texts: Vec<String> = texts.lines().map(str::to_owned).collect();
+    let bytes = std::fs::read(fixture(&format!("{name}.f32"))).unwrap();
+    let want: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    assert_eq!(want.len(), texts.len() * 384);
+    (texts, want)
+}
+
+fn assert_near(
+    engine: Engine,
+    handler: &TextEmbeddingHandler,
+    model: &<TextEmbeddingHandler as ModelHandler>::Model,
+    texts: &[String],
+    want: &[f32],
+) {
+    let together = handler.run_inference(texts, model, &InferenceArgs::none()).unwrap();
+    let alone: Vec<Tensor> = texts.iter().map(|text| model.embed(&[text]).unwrap().remove(0)).collect();
+    for (how, vectors) in [("together", together), ("alone", alone)] {
+        let seen: Vec<f32> = vectors.iter().flat_map(|v| v.as_slice::<f32>().unwrap().to_vec()).collect();
+        assert_eq!(seen.len(), want.len());
+        let worst = seen.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        println!("{engine}, {how}: {worst:.1e}");
+        assert!(worst <= 1e-5 && seen.iter().all(|x| x.is_finite()), "{engine}, {how}: {worst}");
+    }
+}
+
 #[test]
 fn vectors_are_those_of_the_reference_whatever_they_are_batched_with() {
     let Some(folder) = model() else { return };
-    let texts = std::fs::read_to_string(fixture("minilm.txt")).unwrap();
-    let texts: Vec<String> = texts.lines().map(str::to_owned).collect();
-    let bytes = std::fs::read(fixture("minilm.f32")).unwrap();
-    let want: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-    assert_eq!(want.len(), texts.len() * 384);
+    let (texts, want) = reference("minilm");
     for engine in engines() {
         let handler = TextEmbeddingHandler::new(&folder).with_engine(engine);
         let model = handler.load_model().unwrap();
         assert_eq!(model.width(), 384);
         assert_eq!(model.tokens("dog").unwrap(), [101, 3899, 102]);
         assert_eq!(model.tokens(&texts[6]).unwrap().len(), 256, "as many as the model looks at");
-        let together = handler.run_inference(&texts, &model, &InferenceArgs::none()).unwrap();
-        let alone: Vec<Tensor> = texts.iter().map(|text| model.embed(&[text]).unwrap().remove(0)).collect();
-        for (how, vectors) in [("together", together), ("alone", alone)] {
-            let seen: Vec<f32> = vectors.iter().flat_map(|v| v.as_slice::<f32>().unwrap().to_vec()).collect();
-            assert_eq!(seen.len(), want.len());
-            let worst = seen.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            println!("{engine}, {how}: {worst:.1e}");
-            assert!(worst <= 1e-5 && seen.iter().all(|x| x.is_finite()), "{engine}, {how}: {worst}");
-        }
+        assert_near(engine, &handler, &model, &texts, &want);
+    }
+}
+
+#[test]
+fn vectors_are_those_of_somebody_elses_graph() {
+    let Some(folder) = model() else { return };
+    let (texts, want) = reference("minilm_onnx");
+    assert_eq!(texts.len(), 20);
+    for engine in engines() {
+        let handler = TextEmbeddingHandler::new(&folder).with_engine(engine);
+        let model = handler.load_model().unwrap();
+        assert_near(engine, &handler, &model, &texts, &want);
     }
 }
 
