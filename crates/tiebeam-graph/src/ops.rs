@@ -37,6 +37,9 @@ pub struct Create<T> {
     coder: Coder<T>,
 }
 
+/// What is [noted](PCollection::noted) of a PCollection whose elements are given in the program: these.
+pub struct Given<T>(pub Arc<[T]>);
+
 impl<T: Element> Create<T> {
     /// These elements, in the global window without times of their own.
     pub fn of(elements: impl IntoIterator<Item = T>) -> Self {
@@ -55,8 +58,9 @@ impl<T: Element> PTransform<Begin> for Create<T> {
     type Output = PCollection<T>;
 
     fn expand(self, input: Begin) -> PCollection<T> {
+        let given = Given(self.elements.clone());
         let elements = ParDo::new(Elements(self.elements)).with_coder(self.coder);
-        impulse(input.pipeline()).step("Elements").apply(elements).reshuffle()
+        impulse(input.pipeline()).step("Elements").apply(elements).reshuffle().with_note(given)
     }
 }
 
@@ -104,6 +108,7 @@ fn same_elements<T: Element>(
     let pipeline = input.pipeline();
     let output = NewOutput::main(input.coder(), windowing);
     let edges = pipeline.add_node(kind, vec![input.edge()], vec![], vec![output], Arity::OneToOne);
+    pipeline.keep_notes(input.edge(), edges[0]);
     pipeline.pcollection(edges[0], input.coder())
 }
 

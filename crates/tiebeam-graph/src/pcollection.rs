@@ -75,6 +75,19 @@ impl<T: Element> PCollection<T> {
         self
     }
 
+    /// Notes what is known of its elements beside their type, for transforms that are applied to it: one fact of a type.
+    /// Steps that pass elements on as they are (`filter`, `window_into`, `reshuffle`) keep it.
+    #[must_use]
+    pub fn with_note<F: Send + Sync + 'static>(self, fact: F) -> Self {
+        self.pipeline.note(self.edge, Arc::new(fact));
+        self
+    }
+
+    /// What was [noted](PCollection::with_note) of its elements.
+    pub fn noted<F: Send + Sync + 'static>(&self) -> Option<Arc<F>> {
+        self.pipeline.noted(self.edge)
+    }
+
     /// Labels the transform that is applied next; Beam's `"Label" >> transform`.
     #[must_use]
     pub fn step(&self, label: impl Into<Arc<str>>) -> Self {
@@ -121,10 +134,13 @@ impl<T: Element> PCollection<T> {
     #[track_caller]
     pub fn filter(&self, f: impl Fn(&T) -> bool + Send + Sync + 'static) -> PCollection<T> {
         self.labelled("Filter", |input| {
-            ParDo::new(fns::FilterFn::new(f))
+            let kept = ParDo::new(fns::FilterFn::new(f))
                 .with_arity(Arity::Filter)
                 .with_coder(input.coder())
-                .expand(input.clone())
+                .expand(input.clone());
+            input.pipeline.keep_notes(input.edge, kept.edge);
+            // Which of the given ones are left is known to nobody.
+            kept.with_note(ops::Given::<T>(Arc::new([])))
         })
     }
 

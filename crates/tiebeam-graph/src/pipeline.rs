@@ -1,5 +1,6 @@
 //! [`Pipeline`]: collects transforms; and [`PTransform`], what they are.
 
+use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::panic::Location;
@@ -61,6 +62,8 @@ struct Builder {
     used: HashMap<String, usize>,
     /// How many side inputs were made.
     views: usize,
+    /// What is known of edges beside their types, by the type of the fact.
+    notes: HashMap<(usize, TypeId), Arc<dyn Any + Send + Sync>>,
 }
 
 /// Where a pipeline begins: what sources are applied to.
@@ -126,6 +129,7 @@ impl Pipeline {
             taken: HashSet::new(),
             used: HashMap::new(),
             views: 0,
+            notes: HashMap::new(),
         })))
     }
 
@@ -228,6 +232,26 @@ impl Pipeline {
         if !builder.files.contains(&path) {
             builder.files.push(path);
         }
+    }
+
+    /// Notes what is known of the elements of an edge beside their type, for transforms that read it: one fact of a type.
+    pub(crate) fn note<F: Send + Sync + 'static>(&self, edge: EdgeId, fact: Arc<F>) {
+        self.0.borrow_mut().notes.insert((edge.0, TypeId::of::<F>()), fact);
+    }
+
+    /// What was noted of an edge.
+    pub(crate) fn noted<F: Send + Sync + 'static>(&self, edge: EdgeId) -> Option<Arc<F>> {
+        self.0.borrow().notes.get(&(edge.0, TypeId::of::<F>()))?.clone().downcast().ok()
+    }
+
+    /// What is known of one edge is true of another one.
+    pub(crate) fn keep_notes(&self, from: EdgeId, to: EdgeId) {
+        let mut builder = self.0.borrow_mut();
+        let of = |((edge, kind), fact): (&(usize, TypeId), &Arc<dyn Any + Send + Sync>)| {
+            (*edge == from.0).then(|| ((to.0, *kind), fact.clone()))
+        };
+        let kept: Vec<_> = builder.notes.iter().filter_map(of).collect();
+        builder.notes.extend(kept);
     }
 
     /// Adds a primitive with the path of the scope that is open; gives the numbers of its outputs.

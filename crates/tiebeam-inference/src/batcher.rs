@@ -310,7 +310,7 @@ impl<E, P> Batcher<E, P> {
         let (verdict, model) = run(cohort, &examples);
         let took = self.clock.now().saturating_sub(started);
         let timed = Timed { class, size: examples.len(), took, lengths };
-        let timed = matches!(verdict, Verdict::All(_)).then_some(timed);
+        let timed = verdict.is_well().then_some(timed);
         let pieces = match verdict {
             verdict if guard.parts.len() == 1 => vec![(examples, verdict, model)],
             // Bundles that share a batch do not share its failure: each one's examples are tried apart.

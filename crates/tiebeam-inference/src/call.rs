@@ -13,7 +13,7 @@ use crate::batcher::ModelTag;
 use crate::brain::Lengths;
 use crate::chain::Before;
 use crate::clock::Clock;
-use crate::handler::{InferenceArgs, ModelHandler, Predictions};
+use crate::handler::{Answered, InferenceArgs, ModelHandler, Predictions};
 use crate::memory::ModelMemory;
 use crate::model::{LoadCost, SharedModel, panic_text, within};
 use crate::models::ModelSet;
@@ -89,6 +89,13 @@ impl<M> MeterBook<M> {
         if (swaps, failed) != (0, 0) {
             self.metrics.counter(&self.namespace, "model_swaps").add(whole(swaps));
             self.metrics.counter(&self.namespace, "failed_model_swaps").add(whole(failed));
+        }
+    }
+
+    /// What the handler counted of its own, since the last time.
+    pub(crate) fn counted(&self, counts: &[(&'static str, u64)]) {
+        for (name, more) in counts.iter().filter(|(_, more)| *more > 0) {
+            self.metrics.counter(&self.namespace, name).add(whole(*more));
         }
     }
 
@@ -169,9 +176,31 @@ pub(crate) enum Verdict<P> {
     /// A prediction for every example.
     All(Vec<P>),
     /// A prediction or a refusal for every example.
-    Each(Vec<Result<P, Refusal>>),
+    Each(Vec<Result<Answered<P>, Refusal>>),
     /// Nothing for anyone.
     Failed(Error),
+}
+
+impl<P> Verdict<P> {
+    /// The predictions, if every example has one.
+    pub(crate) fn predictions(&self) -> Option<Vec<&P>> {
+        match self {
+            Verdict::All(all) => Some(all.iter().collect()),
+            Verdict::Each(each) => {
+                each.iter().map(|one| one.as_ref().ok().map(|one| &one.inference)).collect()
+            }
+            Verdict::Failed(_) => None,
+        }
+    }
+
+    /// Whether every example has a prediction.
+    pub(crate) fn is_well(&self) -> bool {
+        match self {
+            Verdict::All(_) => true,
+            Verdict::Each(each) => each.iter().all(Result::is_ok),
+            Verdict::Failed(_) => false,
+        }
+    }
 }
 
 /// A model at hand, with all that a call of it needs.
@@ -220,7 +249,7 @@ pub(crate) fn wrong_count<H: ModelHandler>(handler: &H, seen: usize, n: usize) -
 struct Search<P> {
     /// Whether elements may be refused one by one; else the first that must be ends the search.
     isolate: bool,
-    each: Vec<Result<P, Refusal>>,
+    each: Vec<Result<Answered<P>, Refusal>>,
     /// The batch's size has not worked before: it may be too large rather than have a culprit. Asked once: the first time
     /// that a first half is well, the second one is tried as a whole too.
     may_be_size: bool,
@@ -232,15 +261,12 @@ impl<P> Search<P> {
     /// # Errors
     /// The first refusal, where elements are not refused one by one.
     fn take(&mut self, predictions: Predictions<P>, attempts: u32) -> Result<bool> {
-        let each = match predictions {
-            Predictions::All(all) => {
-                self.each.extend(all.into_iter().map(Ok));
-                return Ok(true);
-            }
-            Predictions::Each(each) => each,
-        };
+        if let Predictions::All(all) = predictions {
+            self.each.extend(all.into_iter().map(|one| Ok(one.into())));
+            return Ok(true);
+        }
         let mut all_well = true;
-        for verdict in each {
+        for verdict in predictions.into_each() {
             match verdict {
                 Ok(prediction) => self.each.push(Ok(prediction)),
                 Err(error) if self.isolate && error.kind() != ErrorKind::Cancelled => {

@@ -13,7 +13,7 @@ use crate::batcher::{Lane, ModelTag, Piece, Run, Slots};
 use crate::call::{MeterBook, Refusal, Verdict};
 use crate::chain::{After, Before, Fault, PredictionOf, rescued};
 use crate::dead_letter::{FailedInference, Letter, Stage};
-use crate::handler::ModelHandler;
+use crate::handler::{Answered, ModelHandler};
 use crate::prediction::PredictionResult;
 use crate::report;
 use crate::scatter::Scatter;
@@ -348,9 +348,10 @@ where
         match piece.verdict {
             Verdict::Failed(error) => Err(error.at_step(&self.name)),
             Verdict::All(predictions) if is_simple => self.emit_all(piece.examples, predictions, out),
-            Verdict::All(predictions) => {
-                self.emit_each(piece.examples.into_iter().zip(predictions.into_iter().map(Ok)), out)
-            }
+            Verdict::All(predictions) => self.emit_each(
+                piece.examples.into_iter().zip(predictions.into_iter().map(|one| Ok(one.into()))),
+                out,
+            ),
             Verdict::Each(each) => self.emit_each(piece.examples.into_iter().zip(each), out),
         }
     }
@@ -409,7 +410,7 @@ where
     /// The careful way: some were refused, or a postprocess step may still refuse one.
     fn emit_each(
         &mut self,
-        each: impl Iterator<Item = (H::Example, Result<H::Inference, Refusal>)>,
+        each: impl Iterator<Item = (H::Example, Result<Answered<H::Inference>, Refusal>)>,
         out: &mut Output<A::Out>,
     ) -> Result<()> {
         let at = Cell::new(0);
@@ -425,8 +426,8 @@ where
             if front.left == 0 {
                 self.awaited.pop_front();
             }
-            let inference = match verdict {
-                Ok(inference) => inference,
+            let Answered { inference, model_id } = match verdict {
+                Ok(answered) => answered,
                 Err(Refusal { error, attempts }) => {
                     let fault = Fault { stage: Stage::Inference, index: 0, error };
                     let origin = B::origin(kept, example).ok_or_else(not_kept)?;
@@ -439,7 +440,8 @@ where
             }
             // Only a step can still fail, and only then need anything be remembered.
             let memory = (A::STEPS > 0).then(|| (example.clone(), inference.clone()));
-            let result = PredictionResult { example, inference, model_id: self.tag.id.clone() };
+            let model_id = model_id.unwrap_or_else(|| self.tag.id.clone());
+            let result = PredictionResult { example, inference, model_id };
             match (rescued(Stage::Postprocess, &at, || self.step.after.run(result, &at)), memory) {
                 (Ok(result), _) => out.emit_with(result, &info),
                 (Err(fault), Some((example, inference))) => {
@@ -557,6 +559,7 @@ where
         }
         if let Some(meters) = &self.meters {
             meters.swapped(self.step.take_swaps());
+            self.step.tell_counts(meters);
             meters.committed();
         }
         out.check()

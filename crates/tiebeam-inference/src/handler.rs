@@ -16,7 +16,7 @@ use crate::isolation::{Isolated, Isolation, Places};
 use crate::keyed::{OnMaybeKeyed, OnValue, WithKey, WithMaybeKey};
 use crate::prebatched::Prebatched;
 use crate::prediction::PredictionResult;
-use crate::signature::Signature;
+use crate::signature::{Port, Signature};
 use crate::tuned::Tuned;
 use crate::update::{ModelMetadata, no_versions};
 
@@ -89,6 +89,18 @@ macro_rules! as_the_inner_handler {
 
         fn signature(&self, model: &Self::Model) -> Option<crate::signature::Signature> {
             self.handler.signature(model)
+        }
+
+        fn takes(&self, model: &Self::Model) -> Option<Vec<crate::signature::Port>> {
+            self.handler.takes(model)
+        }
+
+        fn has_counts(&self) -> bool {
+            self.handler.has_counts()
+        }
+
+        fn counts(&self, model: &Self::Model) -> Vec<(&'static str, u64)> {
+            self.handler.counts(model)
         }
 
         fn cohorts(&self) -> usize {
@@ -202,6 +214,23 @@ pub enum Predictions<P> {
     /// For every example, in order, a prediction or why there is none: where a handler knows which examples are to blame,
     /// so that their batch-mates need not be asked again.
     Each(Vec<Result<P>>),
+    /// The same, where each prediction may tell of itself which model it is of: a service behind HTTP says so.
+    Told(Vec<Result<Answered<P>>>),
+}
+
+/// One inference with the model that computed it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answered<P> {
+    /// What the model said.
+    pub inference: P,
+    /// The model, where the answer named it; none where it is the one that was loaded.
+    pub model_id: Option<Arc<str>>,
+}
+
+impl<P> From<P> for Answered<P> {
+    fn from(inference: P) -> Self {
+        Answered { inference, model_id: None }
+    }
 }
 
 impl<P> Predictions<P> {
@@ -210,6 +239,28 @@ impl<P> Predictions<P> {
         match self {
             Predictions::All(all) => all.len(),
             Predictions::Each(each) => each.len(),
+            Predictions::Told(told) => told.len(),
+        }
+    }
+
+    /// One for each example, whatever is known of it.
+    pub fn into_each(self) -> Vec<Result<Answered<P>>> {
+        match self {
+            Predictions::All(all) => all.into_iter().map(|one| Ok(one.into())).collect(),
+            Predictions::Each(each) => each.into_iter().map(|one| one.map(Answered::from)).collect(),
+            Predictions::Told(told) => told,
+        }
+    }
+
+    /// All of them, as [`ModelHandler::run_inference`] gives them.
+    ///
+    /// # Errors
+    /// Why there is none for the first example that has none.
+    pub fn into_all(self) -> Result<Vec<P>> {
+        match self {
+            Predictions::All(all) => Ok(all),
+            Predictions::Each(each) => each.into_iter().collect(),
+            Predictions::Told(told) => told.into_iter().map(|one| one.map(|one| one.inference)).collect(),
         }
     }
 
@@ -263,6 +314,24 @@ pub trait ModelHandler: Send + Sync + 'static {
     fn signature(&self, model: &Self::Model) -> Option<Signature> {
         let _ = model;
         None
+    }
+
+    /// What an example brings for the model, where tensors by the [`signature`](ModelHandler::signature) are not what it
+    /// brings: compared with what the pipeline is known to feed, before any element is read. Default: the signature's inputs.
+    fn takes(&self, model: &Self::Model) -> Option<Vec<Port>> {
+        self.signature(model).map(|signature| signature.inputs)
+    }
+
+    /// Whether the handler [counts](ModelHandler::counts) anything.
+    fn has_counts(&self) -> bool {
+        false
+    }
+
+    /// What is counted of a loaded model beside the metrics of all models, since it was loaded: the requests and retries of
+    /// a service, say. They are the step's counters and stand in the report, always in the same order.
+    fn counts(&self, model: &Self::Model) -> Vec<(&'static str, u64)> {
+        let _ = model;
+        Vec::new()
     }
 
     /// How many models the handler has: examples of different cohorts are for different ones and share no batches.

@@ -10,7 +10,7 @@ use tiebeam_core::coder::{
 use tiebeam_core::error::Result;
 
 use crate::carrying::Carrying;
-use crate::chain::{After, Before, Chain, NoSteps, PredictionOf};
+use crate::chain::{After, Before, Chain, DropExample, NoSteps, PredictionOf};
 use crate::handler::ModelHandler;
 use crate::prediction::PredictionResult;
 
@@ -52,6 +52,12 @@ pub struct WithKey<A>(A);
 impl WithKey<NoSteps> {
     pub(crate) fn none() -> Self {
         WithKey(NoSteps)
+    }
+}
+
+impl WithKey<DropExample> {
+    pub(crate) fn dropping() -> Self {
+        WithKey(DropExample)
     }
 }
 
@@ -185,6 +191,12 @@ impl<K: Element, E: Element, B: Before<E>> Before<(Option<K>, E)> for OnMaybeKey
 pub struct WithMaybeKey<A, K> {
     after: A,
     key: PhantomData<fn(K)>,
+}
+
+impl<K> WithMaybeKey<DropExample, K> {
+    pub(crate) fn dropping() -> Self {
+        WithMaybeKey { after: DropExample, key: PhantomData }
+    }
 }
 
 impl<K: Element, E: Element, P: Element, A: After<PredictionResult<E, P>>>

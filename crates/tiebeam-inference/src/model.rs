@@ -40,9 +40,33 @@ pub(crate) struct SharedModel<M> {
     hangs: AtomicBool,
     /// How large its batches may be.
     pub(crate) memory: Arc<ModelMemory>,
+    /// What the handler counted of it and somebody has told.
+    counted: Mutex<Vec<(&'static str, u64)>>,
+}
+
+/// Counts of several under the same names.
+pub(crate) fn added(all: impl Iterator<Item = Vec<(&'static str, u64)>>) -> Vec<(&'static str, u64)> {
+    all.reduce(|mut sum, more| {
+        sum.iter_mut().zip(more).for_each(|((_, own), (_, more))| *own += more);
+        sum
+    })
+    .unwrap_or_default()
 }
 
 impl<M> SharedModel<M> {
+    /// What its handler counted of all copies: since the load, and since the last time this was asked.
+    pub(crate) fn take_counts<H: ModelHandler<Model = M>>(
+        &self,
+        handler: &H,
+    ) -> [Vec<(&'static str, u64)>; 2] {
+        let mut told = lock(&self.counted);
+        let all = added(self.copies.iter().map(|copy| handler.counts(copy)));
+        let last = |i: usize| told.get(i).map_or(0, |(_, n)| *n);
+        let new = all.iter().enumerate().map(|(i, (name, n))| (*name, n.saturating_sub(last(i)))).collect();
+        told.clone_from(&all);
+        [all, new]
+    }
+
     /// The copy whose turn it is.
     pub(crate) fn next(&self) -> &M {
         let turn = if self.copies.len() == 1 { 0 } else { self.turn.fetch_add(1, Ordering::Relaxed) };
@@ -365,6 +389,7 @@ impl<H: ModelHandler> Loader<H> {
             told: AtomicBool::new(false),
             hangs: AtomicBool::new(false),
             memory,
+            counted: Mutex::default(),
         })
     }
 

@@ -207,6 +207,8 @@ impl<H: ModelHandler> ModelSet<H> {
     pub(crate) fn set_version(&self, cohort: usize, version: &ModelMetadata) {
         if let Some(slot) = self.lock().slots.get_mut(cohort) {
             slot.version = Some(version.clone());
+            // That was another version, or another attempt.
+            slot.failed = None;
         }
     }
 

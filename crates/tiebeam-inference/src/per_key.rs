@@ -14,8 +14,9 @@ use crate::dead_letter::Stage;
 use crate::handler::{InferenceArgs, ModelHandler, ModelInfo, ModelLimit, Predictions};
 use crate::isolation::Places;
 use crate::keyed::{OnValue, WithKey};
+use crate::model::added;
 use crate::routes::{ModelKey, Routes};
-use crate::signature::Signature;
+use crate::signature::{Port, Signature};
 use crate::update::ModelMetadata;
 
 /// A handler of whichever kind for examples of `E`.
@@ -28,6 +29,7 @@ trait AnyHandler<E, P>: Send + Sync {
     fn lacks_memory(&self, error: &Error) -> bool;
     fn place(&self, places: &mut Places<'_>);
     fn keeps_time(&self) -> bool;
+    fn counts(&self, model: &AnyModel) -> Vec<(&'static str, u64)>;
 }
 
 /// What a handler says of itself.
@@ -35,6 +37,7 @@ struct Inner {
     name: String,
     batching: Batching,
     takes_updates: bool,
+    has_counts: bool,
     files: Vec<std::path::PathBuf>,
     valid: Result<()>,
 }
@@ -46,6 +49,7 @@ pub struct AnyModel {
     handler: usize,
     info: ModelInfo,
     signature: Option<Signature>,
+    takes: Option<Vec<Port>>,
 }
 
 struct Steps<H, B> {
@@ -54,6 +58,10 @@ struct Steps<H, B> {
 }
 
 impl<H: ModelHandler, B: Before<H::Example>> Steps<H, B> {
+    fn is_bare(&self) -> bool {
+        Any::type_id(&self.before) == std::any::TypeId::of::<NoSteps>()
+    }
+
     fn model<'a>(&self, model: &'a AnyModel) -> Result<&'a H::Model> {
         let copy = match model.copies.as_slice() {
             [one] => one,
@@ -72,10 +80,12 @@ impl<H: ModelHandler, B: Before<H::Example>> AnyHandler<B::In, H::Inference> for
         let copies = (0..self.handler.copies().max(1)).map(load).collect::<Result<Vec<_>>>()?;
         let mut info = self.handler.model_info(&copies[0]);
         info.bytes = info.bytes.map(|bytes| bytes.saturating_mul(copies.len() as u64));
-        let signature = self.handler.signature(&copies[0]);
+        let (signature, takes) = (self.handler.signature(&copies[0]), self.handler.takes(&copies[0]));
+        // Steps of the cohort's own make the example of what comes: nothing is known of that.
+        let takes = takes.filter(|_| self.is_bare());
         let boxed = |model| Box::new(model) as Box<dyn Any + Send + Sync>;
         let copies = copies.into_iter().map(boxed).collect();
-        Ok(AnyModel { copies, turn: AtomicUsize::new(0), handler: 0, info, signature })
+        Ok(AnyModel { copies, turn: AtomicUsize::new(0), handler: 0, info, signature, takes })
     }
 
     fn predict(
@@ -104,27 +114,22 @@ impl<H: ModelHandler, B: Before<H::Example>> AnyHandler<B::In, H::Inference> for
                 if refused.is_empty() {
                     return self.handler.predict(&examples, model, args);
                 }
-                let predicted = match examples.is_empty() {
-                    true => Predictions::All(Vec::new()),
-                    false => self.handler.predict(&examples, model, args)?,
-                };
-                let mut each: Vec<Result<H::Inference>> = match predicted {
-                    Predictions::All(all) => all.into_iter().map(Ok).collect(),
-                    Predictions::Each(each) => each,
+                let mut each = match examples.is_empty() {
+                    true => Vec::new(),
+                    false => self.handler.predict(&examples, model, args)?.into_each(),
                 };
                 // In ascending order of their places, so that each finds its own.
                 for (place, error) in refused {
                     each.insert(place.min(each.len()), Err(error));
                 }
-                Ok(Predictions::Each(each))
+                Ok(Predictions::Told(each))
             }
         }
     }
 
     fn check(&self, example: &B::In, model: &AnyModel) -> Result<()> {
         // Where there are steps, what they make is checked when they have.
-        let is_bare = Any::type_id(&self.before) == std::any::TypeId::of::<NoSteps>();
-        match (example as &dyn Any).downcast_ref::<H::Example>().filter(|_| is_bare) {
+        match (example as &dyn Any).downcast_ref::<H::Example>().filter(|_| self.is_bare()) {
             Some(example) => self.handler.check_example(example, self.model(model)?),
             None => Ok(()),
         }
@@ -136,6 +141,7 @@ impl<H: ModelHandler, B: Before<H::Example>> AnyHandler<B::In, H::Inference> for
             name: handler.name(),
             batching: handler.batching(),
             takes_updates: handler.takes_updates(),
+            has_counts: handler.has_counts(),
             files: handler.model_files(),
             valid: handler.validate(),
         }
@@ -155,6 +161,11 @@ impl<H: ModelHandler, B: Before<H::Example>> AnyHandler<B::In, H::Inference> for
 
     fn keeps_time(&self) -> bool {
         self.handler.keeps_time()
+    }
+
+    fn counts(&self, model: &AnyModel) -> Vec<(&'static str, u64)> {
+        let own = model.copies.iter().filter_map(|copy| copy.downcast_ref());
+        added(own.map(|copy| self.handler.counts(copy)))
     }
 }
 
@@ -298,10 +309,7 @@ impl<K: ModelKey, E: Element, P: Element> ModelHandler for PerKeyHandler<K, E, P
     }
 
     fn run_inference(&self, batch: &[(K, E)], model: &AnyModel, args: &InferenceArgs) -> Result<Vec<P>> {
-        match self.predict(batch, model, args)? {
-            Predictions::All(all) => Ok(all),
-            Predictions::Each(each) => each.into_iter().collect(),
-        }
+        self.predict(batch, model, args)?.into_all()
     }
 
     fn predict(&self, batch: &[(K, E)], model: &AnyModel, args: &InferenceArgs) -> Result<Predictions<P>> {
@@ -376,6 +384,18 @@ impl<K: ModelKey, E: Element, P: Element> ModelHandler for PerKeyHandler<K, E, P
 
     fn signature(&self, model: &AnyModel) -> Option<Signature> {
         model.signature.clone()
+    }
+
+    fn takes(&self, model: &AnyModel) -> Option<Vec<Port>> {
+        model.takes.clone()
+    }
+
+    fn has_counts(&self) -> bool {
+        self.handlers.iter().any(|handler| handler.inner().has_counts)
+    }
+
+    fn counts(&self, model: &AnyModel) -> Vec<(&'static str, u64)> {
+        self.handlers[model.handler].counts(model)
     }
 
     fn takes_updates(&self) -> bool {

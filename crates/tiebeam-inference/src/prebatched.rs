@@ -23,10 +23,7 @@ impl<H: ModelHandler> Prebatched<H> {
         if list.is_empty() {
             return Ok(Vec::new());
         }
-        let predictions: Vec<H::Inference> = match self.handler.predict(list, model, args)? {
-            Predictions::All(all) => all,
-            Predictions::Each(each) => each.into_iter().collect::<Result<_>>()?,
-        };
+        let predictions: Vec<H::Inference> = self.handler.predict(list, model, args)?.into_all()?;
         if predictions.len() == list.len() {
             return Ok(predictions);
         }

@@ -38,6 +38,8 @@ pub struct ModelReport {
     /// Of the lengths that the model was given, how many thousandths were padding (each batch's examples filled up to its
     /// longest one); none where lengths don't count.
     pub padding_permille: Option<u32>,
+    /// What its handler counted since it was loaded: requests and retries of a service, say.
+    pub counts: Vec<(&'static str, u64)>,
 }
 
 /// Finds a model's line again: steps of one identity share a line, as they share the model.
@@ -127,6 +129,13 @@ pub(crate) fn swapped(line: &Line, id: &str, info: &ModelInfo, (bytes, copies): 
         report.id = id.to_owned();
         (report.uri, report.sha256) = (info.uri.clone(), info.sha256.clone());
         (report.bytes, report.copies) = (bytes, copies);
+    }
+}
+
+/// Notes what the handler counted.
+pub(crate) fn counted(line: &Line, counts: Vec<(&'static str, u64)>) {
+    if let Some(Entry { report, .. }) = lines().get_mut(line) {
+        report.counts = counts;
     }
 }
 

@@ -1,6 +1,7 @@
 //! How a step takes newer versions of its model: from a side input or a watched pattern; tried, then swapped in, or put on
 //! trial as a canary or in the shadow.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tiebeam_core::{BundleContext, Window};
 use crate::batcher::ModelId;
 use crate::call::{MeterBook, Verdict, guarded, too_slow, wrong_count};
 use crate::chain::Before;
-use crate::handler::{ModelHandler, Predictions};
+use crate::handler::ModelHandler;
 use crate::model::{ModelCell, SharedModel, Trial, within};
 use crate::report;
 use crate::step::{Step, lock};
@@ -30,16 +31,27 @@ pub(crate) struct CohortUpdate {
     pub(crate) version: ModelMetadata,
     /// There is no such cohort yet.
     pub(crate) begins: bool,
-    pub(crate) commit: Box<dyn Fn() -> Vec<usize>>,
+    pub(crate) commit: Box<dyn Fn() -> Vec<usize> + Send>,
 }
 
-/// Reads the side input of versions for keys as it is for a window: its bytes, by which it is known again, and the plan that
-/// it makes.
+/// A list of versions for keys, of whatever type of keys.
+pub(crate) type Versions = Arc<dyn Any + Send + Sync>;
+
+/// Reads the side input of versions for keys as it is for a window: the list and the plan that it makes; nothing where it is
+/// the one that was read last.
 pub(crate) type KeyedUpdates = Arc<
-    dyn Fn(&BundleContext<'_>, &Window) -> Result<(Vec<u8>, Box<dyn Fn() -> Result<Vec<CohortUpdate>>>)>
+    dyn Fn(&BundleContext<'_>, &Window, Option<&Versions>) -> Result<Option<(Versions, Vec<CohortUpdate>)>>
         + Send
         + Sync,
 >;
+
+/// What the side input of versions for keys held last, and what of it is still to be loaded.
+#[derive(Default)]
+pub(crate) struct FollowedKeyed {
+    list: Option<Versions>,
+    /// With the number of attempts, and when the next one is.
+    open: Vec<(CohortUpdate, u32, Duration)>,
+}
 
 /// What the side input named last, and what became of it.
 #[derive(Default)]
@@ -91,7 +103,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
         verdict: &Verdict<H::Inference>,
         meters: &MeterBook<H::Model>,
     ) {
-        let Verdict::All(old) = verdict else { return };
+        let Some(old) = verdict.predictions() else { return };
         let asked = self.ask(&trial.model, examples);
         let differs = match (&asked, &self.settings.updates.same) {
             (Err(_), _) => old.len(),
@@ -123,11 +135,10 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
             Some(timeout) => within(timeout, call)
                 .unwrap_or_else(|| Err(too_slow(&*self.handler, examples.len(), timeout))),
         }?;
-        match predictions {
-            Predictions::All(all) if all.len() == examples.len() => Ok(all),
-            Predictions::Each(each) if each.len() == examples.len() => each.into_iter().collect(),
-            other => Err(wrong_count(&*self.handler, other.len(), examples.len())),
+        if predictions.len() != examples.len() {
+            return Err(wrong_count(&*self.handler, predictions.len(), examples.len()));
         }
+        predictions.into_all()
     }
 
     fn promote(&self, cell: &Arc<ModelCell<H::Model>>, cohort: usize, trial: &Arc<Trial<H::Model>>) {
@@ -184,30 +195,39 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
         cx: &BundleContext<'_>,
         window: &Window,
     ) -> Result<()> {
-        let (bytes, plan) = updates(cx, window)?;
         let mut followed = lock(&self.followed_keyed);
-        if *followed == bytes {
-            return Ok(());
+        let now = self.settings.clock.now();
+        let new = updates(cx, window, followed.list.as_ref())?;
+        if let Some((list, plan)) = new {
+            let open = plan.into_iter().map(|update| (update, 0, now)).collect();
+            *followed = FollowedKeyed { list: Some(list), open };
         }
-        for update in plan()? {
-            let done = match update.begins {
-                false => self.update(update.cohort, &update.version, &|| true),
-                true => {
-                    self.models.set_version(update.cohort, &update.version);
-                    let loaded = self.load(update.cohort).map(drop);
-                    match &loaded {
-                        Ok(()) => drop(self.swaps.0.fetch_add(1, Ordering::Relaxed)),
-                        Err(_) => drop(self.swaps.1.fetch_add(1, Ordering::Relaxed)),
-                    }
-                    loaded
+        for (update, attempts, at) in std::mem::take(&mut followed.open) {
+            if now < at {
+                followed.open.push((update, attempts, at));
+                continue;
+            }
+            match self.update_keys(&update) {
+                Ok(()) => (update.commit)().into_iter().for_each(|left| self.models.let_go(left)),
+                Err(error) if error.is_retryable() && attempts + 1 < ATTEMPTS => {
+                    followed.open.push((update, attempts + 1, now + FIRST_PAUSE * 2u32.pow(attempts)));
                 }
-            };
-            if done.is_ok() {
-                (update.commit)().into_iter().for_each(|left| self.models.let_go(left));
+                Err(_) => {}
             }
         }
-        *followed = bytes;
         Ok(())
+    }
+
+    /// Loads the version of some keys.
+    fn update_keys(&self, update: &CohortUpdate) -> Result<()> {
+        if !update.begins {
+            return self.update(update.cohort, &update.version, &|| true);
+        }
+        self.models.set_version(update.cohort, &update.version);
+        let loaded = self.load(update.cohort).map(drop);
+        let count = if loaded.is_ok() { &self.swaps.0 } else { &self.swaps.1 };
+        count.fetch_add(1, Ordering::Relaxed);
+        loaded
     }
 
     /// Loads a version beside the one in use, tries it on an example, and swaps it in or puts it on trial. `is_settled` says

@@ -5,9 +5,10 @@ use tiebeam_core::error::Result;
 
 use crate::batcher::{ModelId, Piece, Slots};
 use crate::call::{Refusal, Verdict};
+use crate::handler::Answered;
 
 /// An example that came back by itself, what became of it, and the model that was asked.
-type Scattered<E, P> = (E, Result<P, Refusal>, ModelId);
+type Scattered<E, P> = (E, Result<Answered<P>, Refusal>, ModelId);
 
 /// What came back of a lane, from the first slot on that was not passed on yet.
 pub(crate) struct Scatter<E, P> {
@@ -43,7 +44,7 @@ impl<E, P> Scatter<E, P> {
         };
         let pairs = slots.into_iter().zip(examples);
         match verdict {
-            Verdict::All(all) => pairs.zip(all).for_each(|((slot, e), one)| put(slot, e, Ok(one))),
+            Verdict::All(all) => pairs.zip(all).for_each(|((slot, e), one)| put(slot, e, Ok(one.into()))),
             Verdict::Each(each) => pairs.zip(each).for_each(|((slot, e), one)| put(slot, e, one)),
             Verdict::Failed(_) => {}
         }
@@ -62,8 +63,9 @@ impl<E, P> Scatter<E, P> {
         }
         let slots = Slots::From(self.first);
         self.first += n;
-        let verdict = match each.iter().all(Result::is_ok) {
-            true => Verdict::All(each.into_iter().flatten().collect()),
+        let is_plain = |one: &Result<Answered<P>, Refusal>| matches!(one, Ok(one) if one.model_id.is_none());
+        let verdict = match each.iter().all(is_plain) {
+            true => Verdict::All(each.into_iter().flatten().map(|one| one.inference).collect()),
             false => Verdict::Each(each),
         };
         Some(Piece { slots, examples, verdict, model })

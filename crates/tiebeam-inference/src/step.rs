@@ -1,5 +1,7 @@
 //! [`Step`]: what all instances of one RunInference share: handler, settings, models, batcher; and how a batch is computed.
 
+use std::any::TypeId;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +13,17 @@ use tiebeam_core::{OutputTag, View};
 use crate::batcher::{Batcher, Chunk, ModelId, Slots};
 use crate::batching::{Batching, LengthFn};
 use crate::call::{Caller, MeterBook, Refusal, Verdict};
-use crate::chain::Before;
+use crate::chain::{Before, rescued};
 use crate::clock::Clock;
-use crate::dead_letter::FailedInference;
-use crate::handler::{InferenceArgs, ModelHandler};
+use crate::dead_letter::{FailedInference, Stage};
+use crate::facts::{self, Feeds};
+use crate::handler::{Answered, InferenceArgs, ModelHandler};
 use crate::model::{Loader, ModelCell, SharedModel};
 use crate::models::ModelSet;
-use crate::rollout::{Followed, KeyedUpdates};
+use crate::report;
+use crate::rollout::{Followed, FollowedKeyed, KeyedUpdates};
+use crate::signature::Port;
+use crate::tensor::{Tensor, Tensors};
 use crate::update::{ModelMetadata, Rollout};
 
 /// What is done with predictions that hold NaN.
@@ -63,6 +69,19 @@ impl<P> Updates<P> {
     }
 }
 
+/// What is known of what a step is fed.
+pub(crate) struct Fed<I> {
+    pub(crate) feeds: Vec<Feeds>,
+    /// Elements that will come.
+    pub(crate) given: Vec<I>,
+    /// Elements such as will come.
+    pub(crate) samples: Vec<I>,
+}
+
+fn unfitting(what: &str, model: &str, error: Error) -> Error {
+    facts::unfit(format!("{what} does not fit {model}: {}", error.message())).with_source(error)
+}
+
 /// Where dead letters go.
 pub(crate) type FailedTag<I, P> = OutputTag<FailedInference<I, P>>;
 
@@ -81,8 +100,7 @@ pub(crate) struct Step<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 
     /// One version is loaded at a time.
     pub(crate) updating: Mutex<()>,
     pub(crate) followed: Mutex<Followed>,
-    /// The last list of versions for keys, as bytes.
-    pub(crate) followed_keyed: Mutex<Vec<u8>>,
+    pub(crate) followed_keyed: Mutex<FollowedKeyed>,
     /// An example that the model in use could do: what a new version is tried on.
     pub(crate) sample: Mutex<Option<H::Example>>,
     wants_sample: AtomicBool,
@@ -164,7 +182,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
         self.models.clear();
         // The next run judges the side inputs anew.
         *lock(&self.followed) = Followed::default();
-        lock(&self.followed_keyed).clear();
+        *lock(&self.followed_keyed) = FollowedKeyed::default();
         *lock(&self.sample) = None;
         self.wants_sample.store(self.settings.updates.are_wanted(), Ordering::Relaxed);
     }
@@ -269,12 +287,71 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
             Some(trial) => self.canary(cell, cohort, &trial, version, examples, meters),
         };
         if self.wants_sample.load(Ordering::Relaxed)
-            && matches!(done.0, Verdict::All(_))
+            && done.0.is_well()
             && self.wants_sample.swap(false, Ordering::Relaxed)
         {
             *lock(&self.sample) = examples.first().cloned();
         }
         done
+    }
+
+    /// What the handler counted of its models, to the metrics and the report.
+    pub(crate) fn tell_counts(&self, meters: &MeterBook<H::Model>) {
+        if !self.handler.has_counts() {
+            return;
+        }
+        for cell in self.models.loaded() {
+            let [all, new] = cell.current().take_counts(&*self.handler);
+            meters.counted(&new);
+            report::counted(&cell.report, all);
+        }
+    }
+
+    /// Compares what is known of what the pipeline feeds with what the loaded models take.
+    ///
+    /// # Errors
+    /// The first that does not fit.
+    pub(crate) fn fits(&self, fed: &Fed<B::In>) -> Result<()> {
+        let name = self.handler.name();
+        for cohort in 0..self.models.len() {
+            let Some(version) = self.models.peek(cohort).map(|cell| cell.current()) else { continue };
+            if let Some(takes) = self.handler.takes(version.any()) {
+                fed.feeds.iter().try_for_each(|feeds| feeds.fit(&name, &takes))?;
+            }
+        }
+        let judge = |example: &H::Example| {
+            let cohort = self.handler.cohort_of(example)?;
+            let Some(cell) = self.models.peek(cohort) else { return Ok(()) };
+            self.handler.check_example(example, cell.current().any())
+        };
+        let at = Cell::new(0);
+        for given in &fed.given {
+            // What a preprocess step says of it is told when it is read.
+            let Ok(example) = rescued(Stage::Preprocess, &at, || self.before.run(given.clone(), &at, 0))
+            else {
+                continue;
+            };
+            judge(&example).map_err(|error| unfitting("an element that the pipeline gives", &name, error))?;
+        }
+        for sample in &fed.samples {
+            rescued(Stage::Preprocess, &at, || self.before.run(sample.clone(), &at, 0))
+                .map_err(|fault| fault.error)
+                .and_then(|example| judge(&example))
+                .map_err(|error| unfitting("the sample", &name, error))?;
+        }
+        Ok(())
+    }
+
+    /// What the model gives, once it is loaded; nothing where there are several, or it does not tell.
+    pub(crate) fn gives(&self) -> Option<Vec<Port>> {
+        let cell = (self.models.len() == 1).then(|| self.models.peek(0)).flatten()?;
+        let mut outputs = self.handler.signature(cell.current().any())?.outputs;
+        let kind = TypeId::of::<H::Inference>();
+        if kind == TypeId::of::<Tensor>() {
+            // What is alone needs no name.
+            outputs.iter_mut().for_each(|port| port.name = Arc::default());
+        }
+        (kind == TypeId::of::<Tensor>() || kind == TypeId::of::<Tensors>()).then_some(outputs)
     }
 
     /// Nothing could be asked: nobody in the batch is to blame more than another.
@@ -314,15 +391,15 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
         };
         let each = match verdict {
             Verdict::All(all) if !all.iter().any(is_nan) => return Verdict::All(all),
-            Verdict::All(all) => all.into_iter().map(Ok).collect(),
+            Verdict::All(all) => all.into_iter().map(|one| Ok(one.into())).collect(),
             Verdict::Each(each) => each,
             failed => return failed,
         };
-        if policy == NanPolicy::Fail && each.iter().flatten().any(is_nan) {
+        if policy == NanPolicy::Fail && each.iter().flatten().any(|one| is_nan(&one.inference)) {
             return Verdict::Failed(error());
         }
-        let judge = |one: Result<H::Inference, Refusal>| match one {
-            Ok(prediction) if is_nan(&prediction) => Err(Refusal { error: error(), attempts: 1 }),
+        let judge = |one: Result<Answered<H::Inference>, Refusal>| match one {
+            Ok(answered) if is_nan(&answered.inference) => Err(Refusal { error: error(), attempts: 1 }),
             other => other,
         };
         Verdict::Each(each.into_iter().map(judge).collect())

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tiebeam_core::coder::vec_coder;
 use tiebeam_core::error::{Error, ErrorKind};
 use tiebeam_core::{Element, OutputTag};
+use tiebeam_graph::ops::Given;
 use tiebeam_graph::{AnySideInput, Arity, PCollection, PTransform, ParDo, Pipeline, SideInput};
 use tiebeam_transforms::bound_failures;
 
@@ -14,15 +14,17 @@ use crate::chain::{After, Before, Chain, DropExample, IntoChain, NoSteps, Predic
 use crate::clock::{Clock, SystemClock};
 use crate::dead_letter::{FailedInference, Stage, failed_inference_coder};
 use crate::dofn::RunInferenceDoFn;
+use crate::facts::{Feeds, Infers, TRIED};
 use crate::handler::{InferenceArgs, ModelHandler};
 use crate::isolation::Places;
+use crate::keyed::{WithKey, WithMaybeKey};
 use crate::model::unique_identity;
 use crate::nan::HoldsNan;
 use crate::per_key::PerKeyHandler;
 use crate::prediction::PredictionResult;
-use crate::rollout::{CohortUpdate, KeyedUpdates};
+use crate::rollout::{CohortUpdate, KeyedUpdates, Versions};
 use crate::routes::{KeyModelPathMapping, ModelKey, Move};
-use crate::step::{FailedTag, NanPolicy, Same, Settings, Step, Updates};
+use crate::step::{FailedTag, Fed, NanPolicy, Same, Settings, Step, Updates};
 use crate::update::{ModelMetadata, Rollout};
 use crate::watch::Watcher;
 
@@ -41,9 +43,12 @@ use crate::watch::Watcher;
 /// let results = p.apply(Create::of([20i64, 30, 40])).apply(RunInference::new(five_times));
 /// let numbers = results.map(|result| result.inference);
 /// ```
-pub struct RunInference<H: ModelHandler, B = NoSteps, A = NoSteps> {
+pub struct RunInference<H: ModelHandler, B: Before<H::Example> = NoSteps, A = NoSteps> {
     chain: Chain<H, B, A>,
     options: Options<H::Inference>,
+    fed: Fed<B::In>,
+    /// Preprocess steps may be run on elements before the run.
+    is_pure: bool,
 }
 
 /// All that is asked of a step beside its handler.
@@ -98,7 +103,7 @@ impl<O: Element, I: Element, P: Element> Inferred<O, I, P> {
 }
 
 /// RunInference whose failures are dead letters; made by [`RunInference::with_exception_handling`].
-pub struct RescuedInference<H: ModelHandler, B = NoSteps, A = NoSteps> {
+pub struct RescuedInference<H: ModelHandler, B: Before<H::Example> = NoSteps, A = NoSteps> {
     run: RunInference<H, B, A>,
     threshold: Option<f64>,
 }
@@ -145,7 +150,46 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
                 rollout: Rollout::swap(),
                 same: None,
             },
+            fed: Fed { feeds: Vec::new(), given: Vec::new(), samples: Vec::new() },
+            is_pure: false,
         }
+    }
+
+    /// Tries this element, such as will come, before any is read: the preprocess steps run on it, and the handler says
+    /// whether what they make can go to the model. A job that would fail at its first element fails before it begins.
+    #[must_use]
+    pub fn with_sample(mut self, element: B::In) -> Self {
+        self.fed.samples.push(element);
+        self
+    }
+
+    /// Says what goes into the model, where the pipeline does not tell by itself, such as after preprocess steps: compared
+    /// with the model's inputs before any element is read.
+    #[must_use]
+    pub fn with_example_signature(mut self, feeds: Feeds) -> Self {
+        self.fed.feeds.push(feeds);
+        self
+    }
+
+    /// The preprocess steps have no effects, so that elements that are given in the program can be tried before the run.
+    #[must_use]
+    pub fn with_pure_preprocess(mut self) -> Self {
+        self.is_pure = true;
+        self
+    }
+
+    /// Adds what is known of the input.
+    fn knowing(mut self, input: &PCollection<B::In>, is_rescued: bool) -> Self {
+        let has_steps = B::untouched(Vec::new()).is_err();
+        if let Some(feeds) = input.noted::<Feeds>().filter(|_| !has_steps) {
+            self.fed.feeds.push(Feeds::clone(&feeds));
+        }
+        // With dead letters, each element is judged for itself.
+        let may_try = !is_rescued && (!has_steps || self.is_pure);
+        if let Some(given) = input.noted::<Given<B::In>>().filter(|_| may_try) {
+            self.fed.given.extend(given.0.iter().take(TRIED).cloned());
+        }
+        self
     }
 
     /// Gives the handler these arguments with every batch. A handler that can't use them refuses them when the pipeline
@@ -249,7 +293,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
         pipeline: &Pipeline,
         failed: Option<FailedTag<B::In, H::Inference>>,
     ) -> Arc<Step<H, B, A>> {
-        let RunInference { chain: Chain { handler, before, after }, options } = self;
+        let RunInference { chain: Chain { handler, before, after }, options, fed, .. } = self;
         let batching = match handler.batching().validated(handler.length_fn().is_some()) {
             Ok(batching) => batching,
             Err(error) => {
@@ -302,6 +346,8 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
         files.into_iter().for_each(|file| pipeline.add_file(file));
         let (loads, releases) = (step.clone(), step.clone());
         pipeline.add_check(move || loads.preflight());
+        let judges = step.clone();
+        pipeline.add_check(move || judges.fits(&fed));
         pipeline.add_cleanup(move |_| releases.release());
         step
     }
@@ -368,22 +414,19 @@ where
         routes.expect_updates();
         let side = updates.as_list();
         let view = side.view();
-        let coder = vec_coder(KeyModelPathMapping::<K>::coder());
-        let read: KeyedUpdates = Arc::new(move |cx, window| {
-            let list = cx.side_input_in(&view, window)?;
-            if list.is_empty() {
-                return Ok((Vec::new(), Box::new(|| Ok(Vec::new()))));
+        let read: KeyedUpdates = Arc::new(move |cx, window, last| {
+            let list: Arc<Vec<KeyModelPathMapping<K>>> = cx.side_input_in(&view, window)?;
+            let last = last.and_then(|last| last.clone().downcast::<Vec<KeyModelPathMapping<K>>>().ok());
+            if list.is_empty() || last.is_some_and(|last| Arc::ptr_eq(&last, &list) || last == list) {
+                return Ok(None);
             }
-            let (bytes, routes) = (coder.to_bytes(&list)?, routes.clone());
-            let plan = move || {
-                let update = |moved: Move<K>| {
-                    let (cohort, version, routes) = (moved.cohort, moved.version.clone(), routes.clone());
-                    let begins = moved.begins();
-                    CohortUpdate { cohort, version, begins, commit: Box::new(move || routes.commit(&moved)) }
-                };
-                Ok(routes.plan(&list)?.into_iter().map(update).collect())
+            let update = |moved: Move<K>| {
+                let (cohort, version, routes) = (moved.cohort, moved.version.clone(), routes.clone());
+                let begins = moved.begins();
+                CohortUpdate { cohort, version, begins, commit: Box::new(move || routes.commit(&moved)) }
             };
-            Ok((bytes, Box::new(plan)))
+            let plan = routes.plan(&list)?.into_iter().map(update).collect();
+            Ok(Some((list as Versions, plan)))
         });
         self.options.keyed = Some((side.any(), read));
         self
@@ -394,9 +437,45 @@ impl<H: ModelHandler, B: Before<H::Example>> RunInference<H, B, NoSteps> {
     /// Leaves the example out of the results.
     #[must_use]
     pub fn drop_example(self) -> RunInference<H, B, DropExample> {
-        let RunInference { chain: Chain { handler, before, .. }, options } = self;
-        RunInference { chain: Chain { handler, before, after: DropExample }, options }
+        self.with_after(DropExample)
     }
+}
+
+impl<H: ModelHandler, B: Before<H::Example>> RunInference<H, B, WithKey<NoSteps>> {
+    /// Leaves the example out of the results; their keys stay.
+    #[must_use]
+    pub fn drop_example(self) -> RunInference<H, B, WithKey<DropExample>> {
+        self.with_after(WithKey::dropping())
+    }
+}
+
+impl<H: ModelHandler, B: Before<H::Example>, K> RunInference<H, B, WithMaybeKey<NoSteps, K>> {
+    /// Leaves the example out of the results; their keys stay.
+    #[must_use]
+    pub fn drop_example(self) -> RunInference<H, B, WithMaybeKey<DropExample, K>> {
+        self.with_after(WithMaybeKey::dropping())
+    }
+}
+
+impl<H: ModelHandler, B: Before<H::Example>, A> RunInference<H, B, A> {
+    fn with_after<D>(self, after: D) -> RunInference<H, B, D> {
+        let RunInference { chain: Chain { handler, before, .. }, options, fed, is_pure } = self;
+        RunInference { chain: Chain { handler, before, after }, options, fed, is_pure }
+    }
+}
+
+/// Notes what the results are known to hold.
+fn with_infers<H, B, A>(step: &Arc<Step<H, B, A>>, results: PCollection<A::Out>) -> PCollection<A::Out>
+where
+    H: ModelHandler,
+    B: Before<H::Example>,
+    A: After<PredictionOf<H>>,
+{
+    if A::STEPS > 0 {
+        return results;
+    }
+    let (model, name) = (step.clone(), step.handler.name());
+    results.with_note(Infers(Feeds::of_outputs(Arc::new(move || model.gives()), name.into())))
 }
 
 /// The step of a DoFn: one result or dead letter for each element, asked about once whatever its windows are.
@@ -432,8 +511,9 @@ where
     #[track_caller]
     fn expand(self, input: PCollection<B::In>) -> PCollection<A::Out> {
         let sides = self.options.sides();
-        let step = self.into_step(input.pipeline(), None);
-        input.step("BeamML_RunInference").apply(par_do(step, sides))
+        let step = self.knowing(&input, false).into_step(input.pipeline(), None);
+        let results = input.step("BeamML_RunInference").apply(par_do(step.clone(), sides));
+        with_infers(&step, results)
     }
 }
 
@@ -453,11 +533,12 @@ where
     fn expand(self, input: PCollection<B::In>) -> Self::Output {
         let tag = OutputTag::new("failed");
         let sides = self.run.options.sides();
-        let step = self.run.into_step(input.pipeline(), Some(tag.clone()));
+        let step = self.run.knowing(&input, true).into_step(input.pipeline(), Some(tag.clone()));
         let coder = failed_inference_coder(input.coder(), H::Inference::coder());
-        let par_do = par_do(step, sides).with_dead_letters(&tag, coder);
+        let par_do = par_do(step.clone(), sides).with_dead_letters(&tag, coder);
         let outputs = input.step("BeamML_RunInference").apply(par_do);
-        let inferred = Inferred { failed: outputs.get(&tag), results: outputs.main };
+        let failed = outputs.get(&tag);
+        let inferred = Inferred { failed, results: with_infers(&step, outputs.main) };
         if let Some(threshold) = self.threshold {
             if !(0.0..=1.0).contains(&threshold) {
                 let message = format!("the threshold ({threshold}) must be from 0 to 1");

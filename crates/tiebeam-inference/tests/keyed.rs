@@ -76,6 +76,26 @@ fn keys_come_out_where_they_went_in() {
     });
 }
 
+#[test]
+fn results_without_the_example_keep_their_keys() {
+    TestPipeline::run_all_modes(|p| {
+        let results = p.apply(Create::of(C03)).apply(RunInference::new(plus_one().keyed()).drop_example());
+        let pairs = results.map(|(key, result)| {
+            let () = result.example;
+            (key, result.inference)
+        });
+        assert_that(&pairs).contains_in_any_order([(0, 2), (1, 6), (2, 4), (3, 11)]);
+        let input: [MaybeKeyed<i64, i64>; 2] = [(7, 1).into(), MaybeKeyed::Unkeyed(5)];
+        let run = RunInference::new(plus_one().maybe_keyed()).drop_example().with_exception_handling();
+        let inferred = p.step("Some").apply(Create::of(input)).step("Maybe").apply(run);
+        let numbers = inferred.results.map(|result| match result {
+            MaybeKeyed::Keyed(key, result) => (key, result.inference),
+            MaybeKeyed::Unkeyed(result) => (-1, result.inference),
+        });
+        assert_that(&numbers).contains_in_any_order([(7, 2), (-1, 6)]);
+    });
+}
+
 fn loads(report: &JobReport, name: &str) -> i64 {
     match report.metric(NAMESPACE, name) {
         Some(MetricValue::Distribution(loads)) => loads.count,

@@ -242,6 +242,44 @@ fn fault_01_a_load_that_failed_for_a_reason_that_passes_is_tried_again() {
     assert!(report.counter(NAME, "failed_model_swaps") >= 1);
 }
 
+#[test]
+fn versions_for_keys_that_failed_for_a_reason_that_passes_are_tried_again() {
+    let folder = Folder::new();
+    let old = Times::of(&folder.write(1, "2"));
+    let (two, three) = (folder.id(2), folder.id(3));
+    (folder.write(2, "3"), folder.write(3, "4"));
+    old.shared.is_away.store(true, Ordering::SeqCst);
+    let p = Pipeline::new();
+    let version = |key: i64, path: &str| KeyModelPathMapping {
+        keys: vec![key],
+        update_path: path.to_owned(),
+        model_name: String::new(),
+    };
+    // One cohort becomes two: one keeps its place, the other begins.
+    let list = p.step("Versions").apply(Create::of([version(0, &two), version(1, &three)]));
+    let (shared, clock) = (old.shared.clone(), Arc::new(Jumping::default()));
+    let models = PerKeyModels::new().with_models([0i64, 1], old).with_batching(Batching::fixed(1));
+    let run = RunInference::new(models).with_keyed_model_updates(&list).with_clock(clock);
+    let input = p.apply(Create::of((0..4000i64).map(|x| (x % 2, x))));
+    let found = input.apply(run).map(move |(key, result)| {
+        shared.is_away.store(false, Ordering::SeqCst);
+        (key, (result.example, result.inference))
+    });
+    assert_that(&found).satisfies(|found| {
+        let by = |key: i64, factor: i64| {
+            found.iter().filter(|(k, (x, y))| *k == key && *x > 1 && *y == x * factor).count()
+        };
+        let counts = [by(0, 2), by(1, 2), by(0, 3), by(1, 4)];
+        match counts.iter().all(|n| *n > 0) && counts.iter().sum::<usize>() == 3998 {
+            true => Ok(()),
+            false => Err(format!("{counts:?} by the old one and the new ones")),
+        }
+    });
+    let report = run_with(&p, 1);
+    assert_eq!(report.counter("BeamML_KeyedModels", "model_swaps"), 2);
+    assert!(report.counter("BeamML_KeyedModels", "failed_model_swaps") >= 2);
+}
+
 /// Ten seconds later at each look.
 #[derive(Debug, Default)]
 struct Jumping(AtomicUsize);

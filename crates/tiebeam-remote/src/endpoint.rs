@@ -26,6 +26,10 @@ pub struct RemoteStats {
     pub answered: u64,
     /// The tries that the endpoint refused as it will again (most of 4xx).
     pub refused: u64,
+    /// The tries that the endpoint refused because it is asked too much (429).
+    pub too_many_requests: u64,
+    /// The tries that failed otherwise for a reason that passes: 408, 5xx, no connection, no answer, half an answer.
+    pub failed: u64,
     /// How often a request was held back because the endpoint failed too much lately.
     pub throttled: u64,
     /// How long requests were held back for that.
@@ -37,16 +41,66 @@ pub struct RemoteStats {
 }
 
 /// What counts up in [`RemoteStats`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    Requests,
+    Retries,
+    Answered,
+    Refused,
+    TooMany,
+    Failed,
+    Throttled,
+    ThrottledUs,
+    AskedUs,
+    LimitedUs,
+}
+
+/// The counts of an endpoint, or of one who asks it.
 #[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) requests: AtomicU64,
-    pub(crate) retries: AtomicU64,
-    pub(crate) answered: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    throttled: AtomicU64,
-    throttled_us: AtomicU64,
-    asked_us: AtomicU64,
-    limited_us: AtomicU64,
+pub(crate) struct Counters([AtomicU64; 10]);
+
+impl Counters {
+    fn add(&self, what: Count, n: u64) {
+        self.0[what as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn get(&self, what: Count) -> u64 {
+        self.0[what as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn stats(&self, endpoint: &str) -> RemoteStats {
+        RemoteStats {
+            endpoint: endpoint.to_owned(),
+            requests: self.get(Count::Requests),
+            retries: self.get(Count::Retries),
+            answered: self.get(Count::Answered),
+            refused: self.get(Count::Refused),
+            too_many_requests: self.get(Count::TooMany),
+            failed: self.get(Count::Failed),
+            throttled: self.get(Count::Throttled),
+            throttled_ms: self.get(Count::ThrottledUs) / 1000,
+            asked_to_wait_ms: self.get(Count::AskedUs) / 1000,
+            rate_limited_ms: self.get(Count::LimitedUs) / 1000,
+        }
+    }
+}
+
+impl RemoteStats {
+    /// The counts as metrics name them, for [`ModelHandler::counts`](tiebeam_inference::ModelHandler::counts).
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("remote_requests", self.requests),
+            ("remote_retries", self.retries),
+            ("remote_answered", self.answered),
+            ("remote_refused", self.refused),
+            ("remote_too_many_requests", self.too_many_requests),
+            ("remote_failed", self.failed),
+            ("remote_throttled", self.throttled),
+            ("remote_throttled_msecs", self.throttled_ms),
+            ("remote_asked_to_wait_msecs", self.asked_to_wait_ms),
+            ("remote_rate_limited_msecs", self.rate_limited_ms),
+        ]
+    }
 }
 
 /// The endpoint asks for more time than there is.
@@ -75,7 +129,7 @@ pub(crate) struct Endpoint {
     pub(crate) name: String,
     pub(crate) time: Arc<dyn Time>,
     state: Mutex<State>,
-    pub(crate) counters: Counters,
+    counters: Counters,
 }
 
 type Registry = BTreeMap<(String, usize), Arc<Endpoint>>;
@@ -117,15 +171,22 @@ impl Endpoint {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts for itself and for whoever asks it.
+    pub(crate) fn count(&self, own: &Counters, what: Count, n: u64) {
+        self.counters.add(what, n);
+        own.add(what, n);
+    }
+
     /// Waits until a request may be sent, at most until `deadline`.
     pub(crate) fn admit(
         &self,
         deadline: Duration,
         interval: Option<Duration>,
         throttle: Option<&Throttle>,
+        own: &Counters,
     ) -> Result<(), TooLate> {
         loop {
-            let (wait, why, counter) = {
+            let (wait, why, what) = {
                 let mut state = self.state();
                 let now = self.time.now();
                 if now >= deadline {
@@ -134,24 +195,24 @@ impl Endpoint {
                 }
                 if now < state.closed_until {
                     let wait = state.closed_until - now;
-                    (wait, "the endpoint asks to be left alone", &self.counters.asked_us)
+                    (wait, "the endpoint asks to be left alone", Count::AskedUs)
                 } else if let Some(throttle) = throttle
                     && state.is_held_back(now, throttle.window)
                 {
-                    self.counters.throttled.fetch_add(1, Ordering::Relaxed);
-                    (throttle.delay, "the endpoint failed too often lately", &self.counters.throttled_us)
+                    self.count(own, Count::Throttled, 1);
+                    (throttle.delay, "the endpoint failed too often lately", Count::ThrottledUs)
                 } else if interval.is_some() && now < state.next {
-                    (state.next - now, "the rate limit allows no more requests", &self.counters.limited_us)
+                    (state.next - now, "the rate limit allows no more requests", Count::LimitedUs)
                 } else {
                     state.next = now + interval.unwrap_or_default();
-                    self.counters.requests.fetch_add(1, Ordering::Relaxed);
+                    self.count(own, Count::Requests, 1);
                     return Ok(());
                 }
             };
             if self.time.now() + wait >= deadline {
                 return Err(TooLate { wait, why });
             }
-            counter.fetch_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.count(own, what, u64::try_from(wait.as_micros()).unwrap_or(u64::MAX));
             self.time.sleep(wait);
         }
     }
@@ -184,19 +245,7 @@ impl Endpoint {
     }
 
     pub(crate) fn stats(&self) -> RemoteStats {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.counters;
-        RemoteStats {
-            endpoint: self.name.clone(),
-            requests: of(&counters.requests),
-            retries: of(&counters.retries),
-            answered: of(&counters.answered),
-            refused: of(&counters.refused),
-            throttled: of(&counters.throttled),
-            throttled_ms: of(&counters.throttled_us) / 1000,
-            asked_to_wait_ms: of(&counters.asked_us) / 1000,
-            rate_limited_ms: of(&counters.limited_us) / 1000,
-        }
+        self.counters.stats(&self.name)
     }
 }
 
@@ -248,13 +297,13 @@ mod tests {
         let (one, other) = (Endpoint::of("e", &time, None), Endpoint::of("e", &time, None));
         one.close_for(secs(7));
         one.close_for(secs(3));
-        other.admit(FAR, None, None).unwrap();
+        other.admit(FAR, None, None, &Counters::default()).unwrap();
         assert_eq!(fake.now(), secs(7));
-        other.admit(FAR, None, None).unwrap();
+        other.admit(FAR, None, None, &Counters::default()).unwrap();
         assert_eq!(fake.now(), secs(7));
         assert_eq!(one.stats().asked_to_wait_ms, 7000);
         assert_eq!(one.stats().requests, 2);
-        Endpoint::of("f", &time, None).admit(FAR, None, None).unwrap();
+        Endpoint::of("f", &time, None).admit(FAR, None, None, &Counters::default()).unwrap();
         assert_eq!(fake.now(), secs(7));
         assert!(stats().iter().any(|stats| stats.endpoint == "e"));
     }
@@ -263,11 +312,14 @@ mod tests {
     fn nobody_waits_beyond_the_deadline() {
         let (fake, endpoint) = endpoint("late");
         endpoint.close_for(secs(100));
-        let late = endpoint.admit(secs(100), None, None).unwrap_err();
+        let late = endpoint.admit(secs(100), None, None, &Counters::default()).unwrap_err();
         assert_eq!(late.wait, secs(100));
-        assert_eq!(endpoint.admit(Duration::ZERO, None, None).unwrap_err().wait, Duration::ZERO);
+        assert_eq!(
+            endpoint.admit(Duration::ZERO, None, None, &Counters::default()).unwrap_err().wait,
+            Duration::ZERO
+        );
         assert_eq!(fake.now(), Duration::ZERO);
-        endpoint.admit(secs(101), None, None).unwrap();
+        endpoint.admit(secs(101), None, None, &Counters::default()).unwrap();
     }
 
     #[test]
@@ -275,14 +327,14 @@ mod tests {
         let (fake, endpoint) = endpoint("rate");
         let interval = Some(Duration::from_millis(250));
         for _ in 0..9 {
-            endpoint.admit(FAR, interval, None).unwrap();
+            endpoint.admit(FAR, interval, None, &Counters::default()).unwrap();
         }
         assert_eq!(fake.now(), secs(2));
         assert_eq!(endpoint.stats().rate_limited_ms, 2000);
         fake.advance(secs(10));
         // Time that passed unused allows no burst.
-        endpoint.admit(FAR, interval, None).unwrap();
-        endpoint.admit(FAR, interval, None).unwrap();
+        endpoint.admit(FAR, interval, None, &Counters::default()).unwrap();
+        endpoint.admit(FAR, interval, None, &Counters::default()).unwrap();
         assert_eq!(fake.now(), Duration::from_millis(12_250));
     }
 
@@ -303,19 +355,19 @@ mod tests {
             endpoint.note(false, Some(&THROTTLE));
         }
         // 99 of 100 draws hold it back for a second: it waits, and is admitted at last when the window has passed.
-        endpoint.admit(FAR, None, Some(&THROTTLE)).unwrap();
+        endpoint.admit(FAR, None, Some(&THROTTLE), &Counters::default()).unwrap();
         let stats = endpoint.stats();
         assert!(stats.throttled > 0 && fake.now() <= secs(60), "{stats:?} {fake:?}");
         assert_eq!(stats.throttled_ms, stats.throttled * 1000);
         assert_eq!(fake.sleeps().len() as u64, stats.throttled);
         fake.advance(secs(61));
         let before = endpoint.stats().throttled;
-        endpoint.admit(FAR, None, Some(&THROTTLE)).unwrap();
+        endpoint.admit(FAR, None, Some(&THROTTLE), &Counters::default()).unwrap();
         assert_eq!(endpoint.stats().throttled, before);
         for _ in 0..1000 {
             endpoint.note(true, Some(&THROTTLE));
             endpoint.note(false, Some(&THROTTLE));
-            endpoint.admit(FAR, None, Some(&THROTTLE)).unwrap();
+            endpoint.admit(FAR, None, Some(&THROTTLE), &Counters::default()).unwrap();
         }
         assert_eq!(endpoint.stats().throttled, before, "half of them accepted holds nothing back");
     }

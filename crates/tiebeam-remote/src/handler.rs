@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_inference::{
-    Batching, InferenceArgs, ModelHandler, ModelInfo, ModelMetadata, Predictions, Signature,
+    Answered, Batching, InferenceArgs, ModelHandler, ModelInfo, ModelMetadata, Predictions, Signature,
 };
 
-use crate::endpoint::{Endpoint, RemoteStats};
-use crate::model::{Answered, RemoteModel};
+use crate::endpoint::{Counters, Endpoint, RemoteStats};
+use crate::model::RemoteModel;
 use crate::pool::Pool;
 use crate::remote::Remote;
 use crate::request::{Transport, client, miscounted};
@@ -168,7 +168,7 @@ impl<T: RemoteModel> RemoteModelHandler<T> {
         let endpoint = Endpoint::of(&model.endpoint(), &settings.time, settings.seed);
         let transport = self.transport.clone().unwrap_or_else(|| client(settings.max_concurrency));
         let pool = Pool::new(settings.max_concurrency);
-        let remote = Remote { endpoint, transport, settings };
+        let remote = Remote { endpoint, transport, settings, own: Counters::default() };
         let state = model.load(&remote)?;
         Ok(RemoteClient { core: Arc::new(Core { model, state, remote }), pool })
     }
@@ -242,6 +242,11 @@ impl<T: RemoteModel> RemoteClient<T> {
     pub fn state(&self) -> &T::State {
         &self.core.state
     }
+
+    /// What was done with the endpoint for this one, among all who ask it.
+    pub fn stats(&self) -> RemoteStats {
+        self.core.remote.own_stats()
+    }
 }
 
 struct Core<T: RemoteModel> {
@@ -306,6 +311,14 @@ impl<T: RemoteModel> ModelHandler for RemoteModelHandler<T> {
         model.core.model.signature(&model.core.state)
     }
 
+    fn has_counts(&self) -> bool {
+        true
+    }
+
+    fn counts(&self, model: &RemoteClient<T>) -> Vec<(&'static str, u64)> {
+        model.stats().counts()
+    }
+
     fn run_inference(
         &self,
         batch: &[T::Example],
@@ -321,11 +334,17 @@ impl<T: RemoteModel> ModelHandler for RemoteModelHandler<T> {
         model: &RemoteClient<T>,
         args: &InferenceArgs,
     ) -> Result<Predictions<T::Inference>> {
-        let each = self.ask(batch, model, args);
-        if each.iter().all(Result::is_ok) {
+        let mut each = self.ask(batch, model, args);
+        // Mostly the answers name the model that was asked for, which need not be told again.
+        let own = model.core.model.model_info(&model.core.state).model_id;
+        for answered in each.iter_mut().flatten() {
+            answered.model_id.take_if(|told| *told == own);
+        }
+        let is_plain = |one: &Answer<T>| matches!(one, Ok(Answered { model_id: None, .. }));
+        if each.iter().all(is_plain) {
             return Ok(Predictions::All(each.into_iter().flatten().map(|answer| answer.inference).collect()));
         }
-        Ok(Predictions::Each(each.into_iter().map(|answer| answer.map(|a| a.inference)).collect()))
+        Ok(Predictions::Told(each))
     }
 
     /// Four times as many examples as can be in flight at the same time, so that one slow request does not leave the

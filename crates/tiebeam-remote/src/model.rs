@@ -24,15 +24,6 @@ impl<P> From<Vec<P>> for Answers<P> {
     }
 }
 
-/// One inference with the model that computed it, where the answer said so.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Answered<P> {
-    /// What the model said.
-    pub inference: P,
-    /// The model, where the answer named it.
-    pub model_id: Option<Arc<str>>,
-}
-
 /// A service that runs models: what a request for some examples looks like, and how its answer becomes exactly one
 /// inference an example. Everything around that is [`RemoteModelHandler`](crate::RemoteModelHandler)'s.
 ///

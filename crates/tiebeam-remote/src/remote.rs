@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_http::Fault;
 
-use crate::endpoint::{Endpoint, RemoteStats, TooLate};
+use crate::endpoint::{Count, Counters, Endpoint, RemoteStats, TooLate};
 use crate::request::{RemoteRequest, RemoteResponse, Transport, Unanswered};
 use crate::retry_after::retry_after;
 use crate::settings::Settings;
@@ -18,6 +17,8 @@ pub struct Remote {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) settings: Settings,
+    /// What was done by this one, among all who ask the endpoint.
+    pub(crate) own: Counters,
 }
 
 /// Why a request has no answer that can be used.
@@ -35,6 +36,8 @@ struct Trouble {
     /// Whether the endpoint is overloaded or ill, as adaptive throttling counts it.
     is_ill: bool,
     blames_content: bool,
+    /// Whether it was asked too much (429).
+    is_too_much: bool,
     /// How long the endpoint wants to be left alone: some other time than our own pause, if it says one.
     alone: Option<Option<Duration>>,
 }
@@ -75,6 +78,11 @@ impl Remote {
         self.endpoint.stats()
     }
 
+    /// What was done with it by this one.
+    pub(crate) fn own_stats(&self) -> RemoteStats {
+        self.own.stats(&self.endpoint.name)
+    }
+
     /// When a batch that begins now must be done.
     pub(crate) fn deadline(&self) -> Duration {
         self.endpoint.time.now().saturating_add(self.settings.deadline)
@@ -89,40 +97,45 @@ impl Remote {
         any_status: bool,
         read: &dyn Fn(&RemoteResponse) -> Result<R>,
     ) -> Result<R, Failure> {
-        let (endpoint, settings, counters) = (&self.endpoint, &self.settings, &self.endpoint.counters);
+        let (endpoint, settings) = (&self.endpoint, &self.settings);
+        let count = |what| endpoint.count(&self.own, what, 1);
         let mut attempts = 0;
         let mut last: Option<Error> = None;
         loop {
             // Made before it waits for its turn, so that nothing stands between its turn and its sending.
             let built = build();
-            if let Err(late) = endpoint.admit(deadline, settings.interval(), settings.throttle.as_ref()) {
+            let throttle = settings.throttle.as_ref();
+            if let Err(late) = endpoint.admit(deadline, settings.interval(), throttle, &self.own) {
                 return Err(self.late(late, attempts, last));
             }
             attempts += 1;
             if attempts > 1 {
-                counters.retries.fetch_add(1, Ordering::Relaxed);
+                count(Count::Retries);
             }
             let trouble = match built {
                 Err(error) => Trouble {
                     passes: error.is_retryable(),
                     is_ill: false,
                     blames_content: false,
+                    is_too_much: false,
                     alone: None,
                     error: error.clone(),
                 },
                 Ok(request) => match self.once(&request, deadline, any_status, read) {
                     Ok(answer) => {
-                        endpoint.note(true, settings.throttle.as_ref());
-                        counters.answered.fetch_add(1, Ordering::Relaxed);
+                        endpoint.note(true, throttle);
+                        count(Count::Answered);
                         return Ok(answer);
                     }
                     Err(trouble) => trouble,
                 },
             };
-            endpoint.note(!trouble.is_ill, settings.throttle.as_ref());
-            if !trouble.passes {
-                counters.refused.fetch_add(1, Ordering::Relaxed);
-            }
+            endpoint.note(!trouble.is_ill, throttle);
+            count(match &trouble {
+                Trouble { passes: false, .. } => Count::Refused,
+                Trouble { is_too_much: true, .. } => Count::TooMany,
+                _ => Count::Failed,
+            });
             let pause = endpoint.pause(settings.first_pause, settings.longest_pause, attempts);
             if let Some(alone) = trouble.alone {
                 endpoint.close_for(alone.unwrap_or(pause));
@@ -177,6 +190,7 @@ impl Remote {
                 passes: error.is_retryable(),
                 is_ill: false,
                 blames_content: false,
+                is_too_much: false,
                 alone: None,
                 error: Error::new(error.kind(), error.code(), message).with_retryable(error.is_retryable()),
             }
@@ -209,7 +223,7 @@ impl Remote {
                 .with_retryable(false),
         };
         let passes = matches!(unanswered.fault, Fault::Unreachable | Fault::BrokenOff | Fault::TimedOut);
-        Trouble { error, passes, is_ill: passes, blames_content: false, alone: None }
+        Trouble { error, passes, is_ill: passes, blames_content: false, is_too_much: false, alone: None }
     }
 
     /// What a status other than success means.
@@ -239,7 +253,8 @@ impl Remote {
             }
         };
         let blames_content = matches!(status, 400 | 413 | 422);
-        Trouble { error, passes, is_ill: passes && status != 408, blames_content, alone }
+        let is_too_much = status == 429;
+        Trouble { error, passes, is_ill: passes && status != 408, blames_content, is_too_much, alone }
     }
 
     fn late(&self, late: TooLate, attempts: u32, last: Option<Error>) -> Failure {

@@ -12,10 +12,10 @@ use std::time::Duration;
 use tiebeam_core::error::{Error, Result};
 use tiebeam_http::Fault;
 use tiebeam_http::ureq::http::{HeaderMap, HeaderName, HeaderValue};
-use tiebeam_inference::{InferenceArgs, ModelHandler};
+use tiebeam_inference::{Answered, InferenceArgs, ModelHandler};
 
 use crate::handler::{RemoteClient, RemoteModelHandler};
-use crate::model::{Answered, Answers, RemoteModel};
+use crate::model::{Answers, RemoteModel};
 use crate::remote::Remote;
 use crate::request::{RemoteRequest, RemoteResponse, Transport, Unanswered};
 use crate::time::Time;

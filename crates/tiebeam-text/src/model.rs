@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_core::row::Value;
 use tiebeam_inference::signature::Signature;
-use tiebeam_inference::{ModelInfo, Tensor, Tensors, staged};
+use tiebeam_inference::{DType, Dim, ModelInfo, Port, Tensor, Tensors, staged};
 use tiebeam_onnx::{LoadOptions, OnnxModel};
 use tiebeam_torch::{StateDict, architecture};
 use tokenizers::{Tokenizer, TruncationParams};
@@ -149,9 +149,15 @@ impl TextModel {
         self.width
     }
 
-    /// What goes in, as the encoder has it, and the vector that comes out.
+    /// A text goes in, and a vector comes out.
     pub fn signature(&self) -> Signature {
-        Signature { inputs: self.encoder.inputs().to_vec(), outputs: self.encoder.outputs().to_vec() }
+        let text = Port {
+            name: "text".into(),
+            type_name: DType::Str.name().to_owned(),
+            dtype: Some(DType::Str),
+            shape: Some(vec![Dim::Free]),
+        };
+        Signature { inputs: vec![text], outputs: self.encoder.outputs().to_vec() }
     }
 
     /// The tokens of a text, with those at its begin and end, as far as they are looked at.

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use tiebeam_core::error::Result;
-use tiebeam_inference::signature::{Example, Inference, Signature};
+use tiebeam_inference::signature::{Example, Inference, Port, Signature};
 use tiebeam_inference::update::ModelMetadata;
 use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor, Tensors, staged};
 
@@ -162,6 +162,11 @@ impl<E: Example, P: Inference> ModelHandler for TreesModelHandler<E, P> {
 
     fn signature(&self, model: &TreesModel) -> Option<Signature> {
         Some(Signature { inputs: model.inputs().to_vec(), outputs: model.outputs().to_vec() })
+    }
+
+    /// Columns by the names of features may lack some: elements are judged one by one.
+    fn takes(&self, model: &TreesModel) -> Option<Vec<Port>> {
+        E::SINGLE.then(|| model.inputs().to_vec())
     }
 
     fn run_inference(&self, batch: &[E], model: &TreesModel, _: &InferenceArgs) -> Result<Vec<P>> {

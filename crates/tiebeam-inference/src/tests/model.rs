@@ -154,6 +154,7 @@ fn the_report_tells_one_runs_models() {
         batch_ceiling: None,
         batching: None,
         padding_permille: None,
+        counts: Vec::new(),
     };
     let expected = [expected];
     assert_eq!(mine(report::models_since(before)), expected);

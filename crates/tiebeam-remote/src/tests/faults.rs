@@ -164,7 +164,7 @@ fn one_refused_example_of_many_fails_alone() {
         assert!(bench.requests() <= 13, "{}", bench.requests());
         let client = bench.load().unwrap();
         let predictions = bench.handler.predict(&batch, &client, &InferenceArgs::none()).unwrap();
-        assert!(matches!(&predictions, Predictions::Each(each) if each.len() == 64 && each[41].is_err()));
+        assert!(matches!(&predictions, Predictions::Told(each) if each.len() == 64 && each[41].is_err()));
     }
     // What is not about the examples fails all of them at once.
     let bench = Bench::new(plus_one().with_request_size(64), |_, _| reply(401, "who are you"));
