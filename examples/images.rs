@@ -65,7 +65,7 @@ pub fn build(p: &Pipeline, options: &Options) {
     };
     read.records
         .step("ToTensor")
-        .apply(ParDo::new(to_tensor))
+        .apply(to_tensor)
         .step("Ask")
         .apply(RunInference::new(model.carrying::<String>()))
         .step("Name")

@@ -186,10 +186,9 @@ fn model_handler() -> Value {
     let rules: Vec<Value> = handlers
         .iter()
         .map(|handler| {
-            let keys: Vec<Key> = handler.keys.iter().chain(inference::COMMON).copied().collect();
             json!({
                 "if": { "properties": { "type": { "const": handler.name } } },
-                "then": { "properties": { "config": of_keys(&keys, handler.about) } },
+                "then": { "properties": { "config": of_keys(&handler.all_keys(), handler.about) } },
             })
         })
         .collect();

@@ -128,6 +128,8 @@ fn run_inference(kind: &TransformType, about: &mut BTreeMap<String, String>) -> 
     let keys: Vec<Key> = handlers
         .iter()
         .flat_map(|handler| handler.keys)
+        // What all have is one type here, though a handler may take it as another.
+        .filter(|key| inference::COMMON.iter().all(|common| common.name != key.name))
         .chain(inference::COMMON)
         .map(|key| Key { required: false, ..*key })
         .collect();

@@ -808,7 +808,7 @@ model_handler:
             10 │           type: OnnxModelHandler
                ·                 ────────────────
                ╰────
-              handlers here: OnnxModelHandlerNumpy, PytorchModelHandlerTensor, PytorchModelHandlerKeyedTensor, XGBoostModelHandlerNumpy, LightGBMModelHandler, TFModelHandlerNumpy, KeyedModelHandler, OpenAIModelHandler, KServeModelHandler
+              handlers here: OnnxModelHandlerNumpy, PytorchModelHandlerTensor, PytorchModelHandlerKeyedTensor, XGBoostModelHandlerNumpy, LightGBMModelHandler, TFModelHandlerNumpy, KeyedModelHandler, OpenAIModelHandler, KServeModelHandler, VertexAIModelHandlerJSON, SentenceTransformerModelHandler
               help: did you mean `OpenAIModelHandler`?
         "#]],
     );

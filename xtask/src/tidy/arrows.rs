@@ -39,6 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "torch",
             "trees",
             "tflite",
+            "text",
             "remote",
             "python",
             "javascript",

@@ -6,12 +6,13 @@ use tiebeam_core::coder::row_coder;
 use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
 use tiebeam_core::{ElementContext, Error, ErrorKind, Output, Result};
 use tiebeam_graph::Arity;
-use tiebeam_inference::Tensor;
+use tiebeam_inference::{DType, Tensor};
 use tiebeam_io::images::{self, ImageConverter, ImageLimits, ImagePixels, ImageToF32, Layout, Resize};
 use tiebeam_io::read::Listing;
 
 use super::fields::one_to_one;
 use super::files::source;
+use super::inference::TensorColumn;
 use super::{Failing, RowStep};
 use crate::catalog::{ERROR_HANDLING, Inputs, Key, TransformType, Wants};
 use crate::diagnostic::Diagnostic;
@@ -222,15 +223,29 @@ fn image_to_tensor(maker: &mut Maker<'_>) -> Option<Made> {
         return None;
     }
     let config = config(maker)?;
-    if let Err(error) = ImageConverter::new(config) {
-        let span = maker.span("size");
-        maker.refuse(&error, span);
-        return None;
-    }
+    let shape = match ImageConverter::new(config) {
+        Ok(converter) => converter.shape().to_vec(),
+        Err(error) => {
+            let span = maker.span("size");
+            maker.refuse(&error, span);
+            return None;
+        }
+    };
     let to = maker.text("to").unwrap_or_else(|| "tensor".into());
     let (schema, place) = with_result(maker, &input, index, to, Tensor::field_type())?;
     let step = ConvertStep { config, index, place, schema: schema.clone(), converter: None };
-    Some(one_to_one(maker, &input, schema, Arity::OneToOne, step))
+    let column = place.unwrap_or(input.schema.fields.len());
+    let mut made = one_to_one(maker, &input, schema, Arity::OneToOne, step);
+    let build = made.build;
+    made.build = Box::new(move |pipeline, inputs| {
+        let mut outputs = build(pipeline, inputs);
+        if let Some(tensors) = outputs.first_mut() {
+            let column = TensorColumn { column, dtype: DType::F32, shape };
+            *tensors = tensors.clone().with_note(column);
+        }
+        outputs
+    });
+    Some(made)
 }
 
 fn number(node: &Node) -> Option<f32> {

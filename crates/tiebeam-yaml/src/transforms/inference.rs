@@ -1,11 +1,15 @@
 //! RunInference: a model over rows. Columns become the model's inputs, its outputs become a column.
 
+#[cfg(feature = "remote")]
+mod declared;
 mod handlers;
 mod inputs;
 mod keyed;
 mod outputs;
 #[cfg(feature = "remote")]
 mod remote;
+#[cfg(feature = "text")]
+mod texts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +38,7 @@ use crate::plan::{Collection, MAIN, Made, Maker};
 use crate::schema::plain_value;
 
 pub use self::handlers::{HandlerType, handler_types};
+pub(super) use self::inputs::TensorColumn;
 
 pub(super) const TYPES: &[TransformType] = &[TransformType {
     name: "RunInference",
@@ -187,7 +192,7 @@ fn handler_of(maker: &mut Maker<'_>, handler: &Node) -> Option<(&'static Handler
         maker.problem(problem);
         return None;
     };
-    let keys: Vec<Key> = found.keys.iter().chain(COMMON).copied().collect();
+    let keys = found.all_keys();
     let place = format!("`{}`", found.name);
     let mut fine = check_keys(config.as_map()?, &keys, &place, kind.span, maker.problems);
     for entry in config.as_map()?.iter().filter(|entry| ABSENT.contains(&&*entry.key)) {
@@ -343,6 +348,16 @@ struct Step {
     args: InferenceArgs,
 }
 
+/// Some time: a number of seconds, or a duration such as 500ms.
+fn time(node: &Node) -> Option<Duration> {
+    let read = match node.content {
+        Content::Int(seconds) => Duration::try_from_secs_f64(seconds as f64).ok(),
+        Content::Float(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        _ => crate::windowing::duration(node).ok(),
+    };
+    read.filter(|duration| !duration.is_zero())
+}
+
 /// What bounds a model's time, and its answers; and where newer versions of it come from.
 struct Limits {
     timeout: Option<Duration>,
@@ -356,12 +371,7 @@ impl Limits {
         let given = |key: &str| config.get(key).filter(|node| node.content != Content::Null);
         let mut fine = true;
         let mut seconds = |maker: &mut Maker<'_>, node: &Node, key: &str| {
-            let read = match node.content {
-                Content::Int(seconds) => Duration::try_from_secs_f64(seconds as f64).ok(),
-                Content::Float(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-                _ => crate::windowing::duration(node).ok(),
-            };
-            let read = read.filter(|duration| !duration.is_zero());
+            let read = time(node);
             if read.is_none() {
                 let message = format!("`{key}` is a number of seconds, or a duration such as 500ms");
                 maker.problem(Diagnostic::new("TB0208", node.span, message));
@@ -427,6 +437,7 @@ impl Step {
             let values = row.values.iter().cloned().chain([answer]).chain(id).collect::<Vec<_>>();
             Ok(Row::new(rows.clone(), values))
         };
+        let feeds = inputs.feeds(&input);
         let first = RowHandler::new(loaded, measures);
         let Some(Keyed { column, first: keys, others, max_models }) = keyed else {
             let chain = first
@@ -434,7 +445,8 @@ impl Step {
                 .model_copies(copies)
                 .try_preprocess(move |row: Row| inputs.prepare(row))
                 .try_postprocess(to_row);
-            return run(RunInference::new(chain), (limits, args), input, (schema, errors));
+            let inference = RunInference::new(chain).with_example_signature(feeds).with_pure_preprocess();
+            return run(inference, (limits, args), input, (schema, errors));
         };
         let mut models = PerKeyModels::new().with_models(keys, first.model_copies(copies));
         for (keys, loaded) in others {
@@ -452,7 +464,8 @@ impl Step {
                 inputs.prepare(row).map(|prepared| (key, prepared))
             })
             .try_postprocess(move |(_, result)| to_row(result));
-        run(RunInference::new(chain), (limits, args), input, (schema, errors))
+        let inference = RunInference::new(chain).with_example_signature(feeds).with_pure_preprocess();
+        run(inference, (limits, args), input, (schema, errors))
     }
 }
 

@@ -110,6 +110,7 @@ impl RunModels {
                     "last_failed_swap": model.last_failed_swap,
                     "batch_ceiling": model.batch_ceiling,
                     "batching": model.batching,
+                    "counts": model.counts.iter().map(|(name, n)| ((*name).to_owned(), json!(n))).collect::<Map<_, _>>(),
                     "padding_share": model.padding_permille.map(|permille| f64::from(permille) / 1000.0),
                 })
             })

@@ -36,16 +36,22 @@ pub struct HandlerType {
 }
 
 impl HandlerType {
+    /// Its own keys, and those that all handlers have, as far as it has none of that name.
+    pub fn all_keys(&self) -> Vec<Key> {
+        let own = |common: &&Key| self.keys.iter().all(|key| key.name != common.name);
+        self.keys.iter().chain(super::COMMON.iter().filter(own)).copied().collect()
+    }
+
     /// Whether the step's arguments are for it.
     pub(super) fn takes_args(&self) -> bool {
-        self.name == OPEN_AI
+        matches!(self.name, OPEN_AI | "KServeModelHandler" | "VertexAIModelHandlerJSON")
     }
 }
 
 /// The handler of OpenAI-compatible APIs.
 pub const OPEN_AI: &str = "OpenAIModelHandler";
 
-const ENGINE: Key = Key::optional("engine", Wants::Text, "auto, rten or ort (ours)");
+pub(super) const ENGINE: Key = Key::optional("engine", Wants::Text, "auto, rten or ort (ours)");
 const TORCH_KEYS: &[Key] = &[
     Key::required("state_dict_path", Wants::Text, "a .pth, .pt or .safetensors file of weights"),
     Key::required("model_class", Wants::Text, "the architecture, such as LinearRegression"),
@@ -122,6 +128,10 @@ pub fn handler_types() -> &'static [HandlerType] {
         super::remote::OPEN_AI,
         #[cfg(feature = "remote")]
         super::remote::KSERVE,
+        #[cfg(feature = "remote")]
+        super::remote::VERTEX_AI,
+        #[cfg(feature = "text")]
+        super::texts::SENTENCES,
     ];
     TYPES
 }
@@ -147,6 +157,16 @@ pub trait RowModel: Send + Sync {
     /// # Errors
     /// What was seen and what is wanted.
     fn check(&self, example: &Prepared) -> Result<()>;
+
+    /// What an example brings, where it is not the signature's inputs.
+    fn takes(&self) -> Option<Vec<Port>> {
+        Some(self.signature().inputs)
+    }
+
+    /// As [`ModelHandler::counts`].
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 
     /// Exactly one answer, or its refusal, for each row.
     ///
@@ -211,8 +231,11 @@ pub struct Loaded {
     namespace: String,
     load: Load,
     files: Vec<PathBuf>,
-    model: Box<dyn RowModel>,
+    /// None where it is asked for when the run begins.
+    model: Option<Box<dyn RowModel>>,
     signature: Signature,
+    /// Whether it takes whatever inputs the file gives it.
+    pub is_open: bool,
     /// How its rows are gathered where the file does not say, for one behind HTTP.
     pub batching: Option<Batching>,
     /// Where the file names it.
@@ -221,7 +244,7 @@ pub struct Loaded {
 
 impl Loaded {
     /// Loads the model; what is wrong with it is told at `span`.
-    fn new<M: RowModel + 'static>(
+    pub fn new<M: RowModel + 'static>(
         maker: &mut Maker<'_>,
         handler: &'static str,
         span: Span,
@@ -248,7 +271,19 @@ impl Loaded {
         match load(None) {
             Ok(model) => {
                 let signature = model.signature();
-                Some(Loaded { handler, namespace, load, files, model, signature, batching: None, span })
+                let model = Some(model);
+                let is_open = false;
+                Some(Loaded {
+                    handler,
+                    namespace,
+                    load,
+                    files,
+                    model,
+                    signature,
+                    is_open,
+                    batching: None,
+                    span,
+                })
             }
             Err(error) => {
                 maker.refuse(&error, span);
@@ -257,9 +292,31 @@ impl Loaded {
         }
     }
 
+    /// A model that is not asked for before the run begins: it takes what it is given, and its outputs are told.
+    #[cfg(feature = "remote")]
+    pub fn told(
+        (handler, namespace): (&'static str, String),
+        span: Span,
+        load: Load,
+        outputs: Vec<Port>,
+    ) -> Loaded {
+        let (files, signature) = (Vec::new(), Signature { inputs: Vec::new(), outputs });
+        Loaded {
+            handler,
+            namespace,
+            load,
+            files,
+            model: None,
+            signature,
+            is_open: true,
+            batching: None,
+            span,
+        }
+    }
+
     /// As [`RowModel::takes_missing`].
     pub fn takes_missing(&self) -> bool {
-        self.model.takes_missing()
+        self.model.as_ref().is_some_and(|model| model.takes_missing())
     }
 
     /// What goes in and what comes out.
@@ -294,7 +351,7 @@ pub fn texts(config: &Node, key: &str) -> Vec<String> {
     }
 }
 
-fn engine(maker: &mut Maker<'_>, config: &Node) -> Option<Engine> {
+pub fn engine(maker: &mut Maker<'_>, config: &Node) -> Option<Engine> {
     let Some(name) = text(config, "engine") else { return Some(Engine::Auto) };
     match &*name {
         "auto" => Some(Engine::Auto),
@@ -404,12 +461,15 @@ pub struct RowHandler {
     files: Vec<PathBuf>,
     first: Mutex<Option<Box<dyn RowModel>>>,
     measures: Measures,
+    /// Whether it is one behind HTTP, which counts its requests.
+    is_remote: bool,
 }
 
 impl RowHandler {
     pub fn new(loaded: Loaded, measures: Measures) -> Self {
-        let Loaded { handler, namespace, load, files, model, .. } = loaded;
-        RowHandler { handler, namespace, load, files, first: Mutex::new(Some(model)), measures }
+        let Loaded { handler, namespace, load, files, model, batching, .. } = loaded;
+        let is_remote = batching.is_some();
+        RowHandler { handler, namespace, load, files, first: Mutex::new(model), measures, is_remote }
     }
 }
 
@@ -437,16 +497,25 @@ impl ModelHandler for RowHandler {
         Some(model.signature())
     }
 
+    fn takes(&self, model: &Box<dyn RowModel>) -> Option<Vec<Port>> {
+        model.takes()
+    }
+
+    fn has_counts(&self) -> bool {
+        self.is_remote
+    }
+
+    fn counts(&self, model: &Box<dyn RowModel>) -> Vec<(&'static str, u64)> {
+        model.counts()
+    }
+
     fn run_inference(
         &self,
         batch: &[Prepared],
         model: &Box<dyn RowModel>,
         args: &InferenceArgs,
     ) -> Result<Vec<Tensors>> {
-        match model.predict(batch, args)? {
-            Predictions::All(all) => Ok(all),
-            Predictions::Each(each) => each.into_iter().collect(),
-        }
+        model.predict(batch, args)?.into_all()
     }
 
     fn predict(

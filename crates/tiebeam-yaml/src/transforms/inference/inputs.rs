@@ -6,8 +6,9 @@ use tiebeam_core::coder::{Codec, Coder, CoderSpec, Nesting, Reader};
 use tiebeam_core::element::kv_coder;
 use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
 use tiebeam_core::{Element, Error, ErrorKind, Result};
+use tiebeam_graph::PCollection;
 use tiebeam_inference::Example;
-use tiebeam_inference::{DType, Tensor, Tensors};
+use tiebeam_inference::{DType, Feeds, Tensor, Tensors, converts};
 use tiebeam_onnx::{Dim, Port};
 
 use super::handlers::Loaded;
@@ -17,6 +18,9 @@ use crate::document::{Content, Node};
 use crate::expression::{Expression, Form, columns, show, unknown_column};
 use crate::plan::{Collection, Maker};
 use crate::source::Span;
+
+/// What a model that takes whatever it is given is asked about, where that is one thing.
+pub const INSTANCE: &str = "instance";
 
 /// A row with the tensors that go into the model.
 #[derive(Debug, Clone)]
@@ -35,6 +39,21 @@ impl Prepared {
     #[cfg(feature = "remote")]
     pub fn tensors(&self) -> &Tensors {
         &self.tensors
+    }
+
+    /// The text of the only input.
+    ///
+    /// # Errors
+    /// When it is none.
+    #[cfg(any(feature = "remote", feature = "text"))]
+    pub fn text(&self) -> Result<Arc<str>> {
+        match self.tensors.values().first().map(Tensor::to_value) {
+            Some(Value::String(text)) => Ok(text),
+            _ => {
+                Err(Error::new(ErrorKind::InvalidData, "TB0227", "the input is no text")
+                    .with_retryable(false))
+            }
+        }
     }
 
     /// The row, without its tensors.
@@ -104,6 +123,15 @@ pub struct InputPlan {
     takes_missing: bool,
     /// Whether each row is one of a batch: outputs then lose their first axis.
     pub is_batched: bool,
+    /// What is known of each input's tensor.
+    known: Arc<[Option<(DType, Vec<Dim>)>]>,
+}
+
+/// A column of tensors that are known: a note of rows.
+pub struct TensorColumn {
+    pub column: usize,
+    pub dtype: DType,
+    pub shape: Vec<usize>,
 }
 
 impl InputPlan {
@@ -120,12 +148,23 @@ impl InputPlan {
             .and_then(Expression::field_type)
             .is_some_and(|field| matches!(field.kind, TypeKind::Row(_)));
         let given = config.get("inputs").filter(|node| node.content != Content::Null);
-        let ports = loaded.inputs();
+        let told;
+        let ports = match loaded.is_open {
+            false => loaded.inputs(),
+            true => {
+                told = open_ports(given, &features, preprocess.is_some() && !makes_row);
+                &told
+            }
+        };
         let takes_missing = loaded.takes_missing();
         let in_order = config.get("features").filter(|node| node.content != Content::Null);
         let from = match (given, in_order) {
             (Some(given), _) => given_inputs(maker, given, &features, ports)?,
             (None, Some(columns)) => features_in_order(maker, columns, &features, ports)?,
+            (None, None) if loaded.is_open => {
+                let all = (0..features.schema.fields.len()).map(|index| (From::Column(index), loaded.span));
+                all.collect()
+            }
             (None, None) => default_inputs(maker, &features, ports, loaded.span, takes_missing)?,
         };
         let mut is_batched = true;
@@ -150,9 +189,29 @@ impl InputPlan {
             makes_row,
             names: ports.iter().map(|port| port.name.clone()).collect(),
             takes_missing,
+            known: from.iter().map(|(from, _)| known(from, &features.schema)).collect(),
             from: from.into_iter().map(|(from, _)| from).collect(),
             is_batched,
         })
+    }
+
+    /// What is known of the tensors that rows of that collection bring.
+    pub fn feeds(&self, rows: &PCollection<Row>) -> Feeds {
+        let column = rows.noted::<TensorColumn>().filter(|_| self.preprocess.is_none());
+        let of_column = |from: &From| {
+            let column = column.as_ref().filter(|own| matches!(from, From::Column(i) if *i == own.column))?;
+            Some((column.dtype, column.shape.iter().map(|size| Dim::Fixed(*size)).collect()))
+        };
+        let all = self.names.iter().zip(self.from.iter().zip(self.known.iter()));
+        let fed: Vec<_> = all
+            .filter_map(|(name, (from, known))| {
+                let (dtype, shape) = known.clone().or_else(|| of_column(from))?;
+                Some((name.clone(), dtype, shape))
+            })
+            .collect();
+        let is_part = fed.len() < self.names.len();
+        let feeds = Feeds::named(fed).from("the row");
+        if is_part { feeds.and_others() } else { feeds }
     }
 
     /// A row with its tensors.
@@ -386,11 +445,34 @@ fn tensor_type(field: &FieldType) -> Option<(DType, usize)> {
     })
 }
 
-/// Whether a tensor of `seen` may go into an input of `wanted`, as the engines convert.
-fn converts(seen: DType, wanted: DType) -> bool {
-    let float = |dtype| matches!(dtype, DType::F32 | DType::F64);
-    let int = |dtype| matches!(dtype, DType::I64 | DType::I32 | DType::U8 | DType::I8);
-    seen == wanted || (float(wanted) && (float(seen) || int(seen))) || (int(wanted) && int(seen))
+/// The inputs of a model that takes what it is given: those that the file names, or all columns.
+fn open_ports(given: Option<&Node>, features: &Collection, is_one: bool) -> Vec<Port> {
+    let port = |name: &str| Port { name: name.into(), type_name: "any".to_owned(), dtype: None, shape: None };
+    match given.and_then(Node::as_map) {
+        Some(given) => given.iter().map(|entry| port(&entry.key)).collect(),
+        None if is_one => vec![port(INSTANCE)],
+        None => features.schema.fields.iter().map(|field| port(&field.name)).collect(),
+    }
+}
+
+/// The dtype and the axes of an input's tensor, as far as its columns tell.
+fn known(from: &From, schema: &Schema) -> Option<(DType, Vec<Dim>)> {
+    let of = |index: &usize| tensor_type(&schema.fields.get(*index)?.field_type);
+    match from {
+        From::Column(index) => of(index).map(|(dtype, rank)| (dtype, vec![Dim::Free; rank])),
+        From::Columns(indexes) => {
+            let dtypes = indexes.iter().map(of).collect::<Option<Vec<_>>>()?;
+            let float = |dtype: DType| matches!(dtype, DType::F32 | DType::F64);
+            let (first, _) = *dtypes.first()?;
+            let is_mixed = dtypes.iter().any(|(dtype, _)| *dtype != first);
+            let dtype = match dtypes.iter().any(|(dtype, _)| float(*dtype)) {
+                true if is_mixed => DType::F64,
+                _ => first,
+            };
+            Some((dtype, vec![Dim::Fixed(indexes.len())]))
+        }
+        From::Missing => Some((DType::F64, Vec::new())),
+    }
 }
 
 /// Whether columns can be an input at all; gives whether a row is one of a batch.

@@ -1,17 +1,21 @@
 //! Models behind HTTP, as files name them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tiebeam_core::row::Value;
 use tiebeam_core::{Error, ErrorKind, Result};
 use tiebeam_inference::{
-    DType, Dim, InferenceArgs, ModelHandler, ModelInfo, Port, Predictions, Signature, Tensor, Tensors,
+    Answered, DType, Dim, InferenceArgs, ModelHandler, ModelInfo, Port, Predictions, Signature, Tensor,
+    Tensors,
 };
-use tiebeam_remote::{KServeModelHandler, OpenAiModelHandler, RemoteClient, RemoteModel, RemoteModelHandler};
+use tiebeam_remote::{
+    JsonValue, KServeModelHandler, OpenAiModelHandler, RemoteClient, RemoteModel, RemoteModelHandler,
+    VertexAiModelHandler,
+};
 
-use super::handlers::{self, HandlerType, Load, Loaded, RowModel, text, texts};
-use super::inputs::Prepared;
+use super::declared;
+use super::handlers::{self, HandlerType, Load, Loaded, RowModel, text};
+use super::inputs::{INSTANCE, Prepared};
 use crate::catalog::{Key, Wants};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Content, Node};
@@ -46,6 +50,11 @@ pub(super) const KSERVE: HandlerType = HandlerType {
         Key::required("endpoint", Wants::Text, "scheme, host and port"),
         Key::required("model", Wants::Text, "the model's name there"),
         Key::optional("version", Wants::Text, "its version; the server's choice"),
+        Key::required(
+            "outputs",
+            Wants::Map,
+            "`{output: type}`: what it gives for a row, such as float32[10]",
+        ),
         RETRIES,
         CONCURRENCY,
         RATE,
@@ -53,16 +62,52 @@ pub(super) const KSERVE: HandlerType = HandlerType {
     make: kserve,
 };
 
-type ToExample<T> = fn(&Prepared) -> Result<<T as RemoteModel>::Example>;
-type OfAnswer<T> = fn(<T as RemoteModel>::Inference, &Arc<[Arc<str>]>) -> Tensors;
+pub(super) const VERTEX_AI: HandlerType = HandlerType {
+    name: "VertexAIModelHandlerJSON",
+    about: "a model behind an endpoint of Vertex AI; its instances are the rows, or the input `instance`",
+    keys: &[
+        Key::required("endpoint_id", Wants::Text, "the endpoint's number"),
+        Key::required("project", Wants::Text, "the project"),
+        Key::required("location", Wants::Text, "the region, such as europe-west4"),
+        Key::optional(
+            "invoke_route",
+            Wants::Text,
+            "a route of the model's own container, such as /predict/v1",
+        ),
+        Key::optional("private", Wants::Bool, "a private endpoint, at the address of `endpoint`; false"),
+        Key::optional(
+            "network",
+            Wants::Text,
+            "the network of a private endpoint, which this machine must be in",
+        ),
+        Key::optional("experiment", Wants::Any, super::NOT_HERE),
+        Key::optional("endpoint", Wants::Text, "the address (scheme and host) of a private endpoint (ours)"),
+        Key::optional("token", Wants::Text, "`${env:NAME}`: the variable that holds the access token (ours)"),
+        Key::optional(
+            "outputs",
+            Wants::Map,
+            "`{field: type}` of a prediction, such as float32[10]; its JSON",
+        ),
+        Key::optional("request_size", Wants::Int, "instances in one request; 16, by a route 1 (ours)"),
+        RETRIES,
+        CONCURRENCY,
+        RATE,
+    ],
+    make: vertex_ai,
+};
+
+type ToExample<T> =
+    Arc<dyn Fn(&Prepared, &RemoteClient<T>) -> Result<<T as RemoteModel>::Example> + Send + Sync>;
+type OfAnswer<T> = Arc<dyn Fn(<T as RemoteModel>::Inference) -> Result<Tensors> + Send + Sync>;
 
 /// A model behind HTTP over rows.
 struct RemoteRows<T: RemoteModel> {
     handler: Arc<RemoteModelHandler<T>>,
     client: RemoteClient<T>,
     signature: Signature,
+    /// Where it takes other inputs than every row's.
+    takes: Option<Vec<Port>>,
     forms: (ToExample<T>, OfAnswer<T>),
-    names: Arc<[Arc<str>]>,
 }
 
 impl<T: RemoteModel> RowModel for RemoteRows<T> {
@@ -74,31 +119,47 @@ impl<T: RemoteModel> RowModel for RemoteRows<T> {
         self.handler.model_info(&self.client)
     }
 
+    fn takes(&self) -> Option<Vec<Port>> {
+        self.takes.clone()
+    }
+
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        self.handler.counts(&self.client)
+    }
+
     fn check(&self, example: &Prepared) -> Result<()> {
-        self.handler.check_example(&(self.forms.0)(example)?, &self.client)
+        self.handler.check_example(&(self.forms.0)(example, &self.client)?, &self.client)
     }
 
     fn predict(&self, batch: &[Prepared], args: &InferenceArgs) -> Result<Predictions<Tensors>> {
-        let examples = batch.iter().map(self.forms.0).collect::<Result<Vec<_>>>()?;
-        let answer = |inference| (self.forms.1)(inference, &self.names);
-        Ok(match self.handler.predict(&examples, &self.client, args)? {
-            Predictions::All(all) => Predictions::All(all.into_iter().map(answer).collect()),
-            Predictions::Each(each) => {
-                Predictions::Each(each.into_iter().map(|one| one.map(answer)).collect())
-            }
-        })
+        let example = |row| (self.forms.0)(row, &self.client);
+        let examples = batch.iter().map(example).collect::<Result<Vec<_>>>()?;
+        let answer = &self.forms.1;
+        let told = |one: Answered<T::Inference>| {
+            Ok(Answered { inference: answer(one.inference)?, model_id: one.model_id })
+        };
+        let predictions = self.handler.predict(&examples, &self.client, args)?;
+        Ok(Predictions::Told(predictions.into_each().into_iter().map(|one| one.and_then(told)).collect()))
     }
 }
 
-/// A handler with what all of them share, loaded once.
+/// How a handler is made into one of rows.
+struct Rows<T: RemoteModel> {
+    forms: (ToExample<T>, OfAnswer<T>),
+    /// What goes in and comes out; without inputs where the file tells them.
+    signature: Signature,
+    /// What is asked of a model once the run begins: what it takes.
+    ask: fn(&RemoteModelHandler<T>, &RemoteClient<T>, &[Port]) -> Result<Option<Vec<Port>>>,
+}
+
+/// A handler with what all of them share. Nothing is sent before the run's checks.
 fn loaded<T: RemoteModel>(
     maker: &mut Maker<'_>,
     config: &Node,
     (name, handler): (&'static str, RemoteModelHandler<T>),
-    signature: impl Fn(&RemoteModelHandler<T>, &RemoteClient<T>) -> Signature + Send + Sync + 'static,
-    forms: (ToExample<T>, OfAnswer<T>),
+    rows: Rows<T>,
 ) -> Option<Loaded> {
-    let endpoint = config.get("endpoint")?.span;
+    let place = config.get("endpoint").or(config.get("endpoint_id"))?.span;
     let handler = shared_settings(config, handler);
     let args: InferenceArgs = maker
         .get("inference_args")
@@ -106,27 +167,30 @@ fn loaded<T: RemoteModel>(
         .map(|args| args.iter().map(|entry| (entry.key.to_string(), plain_value(&entry.value))).collect())
         .unwrap_or_default();
     if let Err(error) = handler.validate_inference_args(&args) {
-        let span = maker.get("inference_args").map_or(endpoint, |node| node.span);
+        let span = maker.get("inference_args").map_or(place, |node| node.span);
         maker.refuse(&error, span);
         return None;
     }
     if let Err(error) = handler.validate() {
-        maker.refuse(&error, endpoint);
+        maker.refuse(&error, place);
         return None;
     }
     let (batching, namespace) = (handler.batching(), handler.metrics_namespace());
-    let handler = Arc::new(handler);
+    let (handler, Rows { forms, signature, ask }) = (Arc::new(handler), rows);
+    let (is_open, told) = (signature.inputs.is_empty(), signature.outputs.clone());
     let load: Load = Arc::new(move |version| {
         let client = match version {
             Some(version) => handler.load_version(version)?,
             None => handler.load_model()?,
         };
-        let signature = signature(&handler, &client);
-        let names = signature.outputs.iter().map(|port| port.name.clone()).collect();
-        let handler = handler.clone();
-        Ok(Box::new(RemoteRows { handler, client, signature, forms, names }) as Box<dyn RowModel>)
+        let takes = ask(&handler, &client, &signature.outputs)?;
+        let (handler, signature, forms) = (handler.clone(), signature.clone(), forms.clone());
+        Ok(Box::new(RemoteRows { handler, client, signature, takes, forms }) as Box<dyn RowModel>)
     });
-    let mut loaded = Loaded::by(maker, (name, namespace, Vec::new()), endpoint, load)?;
+    let mut loaded = match is_open {
+        true => Loaded::told((name, namespace), place, load, told),
+        false => Loaded::by(maker, (name, namespace, Vec::new()), place, load)?,
+    };
     loaded.batching = Some(batching);
     Some(loaded)
 }
@@ -152,33 +216,30 @@ fn shared_settings<T: RemoteModel>(
         _ => {}
     }
     if let Some(node) = config.get("timeout").filter(|node| node.content != Content::Null) {
-        let read = match node.content {
-            Content::Int(seconds) => Duration::try_from_secs_f64(seconds as f64).ok(),
-            Content::Float(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-            _ => crate::windowing::duration(node).ok(),
-        };
-        if let Some(timeout) = read.filter(|timeout| !timeout.is_zero()) {
+        if let Some(timeout) = super::time(node) {
             handler = handler.with_request_timeout(timeout);
         }
     }
     handler
 }
 
-/// The text of the only input.
-fn prompt(example: &Prepared) -> Result<String> {
-    let value = example.tensors().values().first().map(Tensor::to_value);
-    match value {
-        Some(Value::String(text)) => Ok(text.to_string()),
-        _ => Err(Error::new(ErrorKind::InvalidData, "TB0227", "the prompt is no text")),
+/// Texts in, and one output of that name.
+fn of_prompts<T: RemoteModel<Example = String>>(
+    name: &'static str,
+    (dtype, shape): (DType, Vec<Dim>),
+    tensor: fn(T::Inference) -> Tensor,
+) -> Rows<T> {
+    let names: Arc<[Arc<str>]> = Arc::from([Arc::from(name)]);
+    let answer = move |answer| Ok(Tensors::of_checked_names(names.clone(), vec![tensor(answer)]));
+    Rows {
+        forms: (Arc::new(|row, _| row.text().map(|text| text.to_string())), Arc::new(answer)),
+        signature: texts_to(name, dtype, shape),
+        ask: |_, _, _| Ok(None),
     }
 }
 
-fn of_text(text: String, names: &Arc<[Arc<str>]>) -> Tensors {
-    Tensors::of_checked_names(names.clone(), vec![Tensor::scalar(Arc::<str>::from(text))])
-}
-
-fn of_tensor(tensor: Tensor, names: &Arc<[Arc<str>]>) -> Tensors {
-    Tensors::of_checked_names(names.clone(), vec![tensor])
+fn text_tensor(text: String) -> Tensor {
+    Tensor::scalar(Arc::<str>::from(text))
 }
 
 /// What such a model takes and gives.
@@ -193,24 +254,25 @@ fn texts_to(name: &str, dtype: DType, shape: Vec<Dim>) -> Signature {
     }
 }
 
-/// The environment variable of the key: none within where there is no key, none where it is wrong.
-fn api_key(maker: &mut Maker<'_>, config: &Node) -> Option<Option<String>> {
-    let Some(given) = text(config, "api_key") else { return Some(None) };
+/// The environment variable of a secret: none within where there is none, none where it is wrong.
+fn secret(maker: &mut Maker<'_>, config: &Node, key: &str) -> Option<Option<String>> {
+    let Some(given) = text(config, key) else { return Some(None) };
     let name = given.strip_prefix("${env:").and_then(|rest| rest.strip_suffix('}'));
     if let Some(name) = name.filter(|name| !name.is_empty()) {
         return Some(Some(name.to_owned()));
     }
-    let span = config.get("api_key").map_or(config.span, |node| node.span);
-    let message = "`api_key` names the environment variable that holds the key";
+    let span = config.get(key).map_or(config.span, |node| node.span);
+    let message = format!("`{key}` names the environment variable that holds the key");
     let problem = Diagnostic::new("TB0208", span, message);
-    maker.problem(problem.help("a key in a file is soon everybody's: `api_key: ${env:OPENAI_API_KEY}`"));
+    let help = format!("a key in a file is soon everybody's: `{key}: ${{env:OPENAI_API_KEY}}`");
+    maker.problem(problem.help(help));
     None
 }
 
 fn open_ai(maker: &mut Maker<'_>, config: &Node) -> Option<Loaded> {
     const NAME: &str = handlers::OPEN_AI;
     let (endpoint, model) = (text(config, "endpoint")?, text(config, "model")?);
-    let key = api_key(maker, config)?;
+    let key = secret(maker, config, "api_key")?;
     let task = text(config, "task");
     match task.as_deref().unwrap_or("chat") {
         "chat" => {
@@ -221,24 +283,24 @@ fn open_ai(maker: &mut Maker<'_>, config: &Node) -> Option<Loaded> {
             if let Some(system) = text(config, "system_prompt") {
                 handler = handler.with_system_prompt(&*system);
             }
-            let signature = |_: &_, _: &_| texts_to("text", DType::Str, Vec::new());
-            loaded(maker, config, (NAME, handler), signature, (prompt, of_text))
+            let rows = of_prompts("text", (DType::Str, Vec::new()), text_tensor);
+            loaded(maker, config, (NAME, handler), rows)
         }
         "completions" => {
             let mut handler = OpenAiModelHandler::completions(&*model).with_base_url(&*endpoint);
             if let Some(key) = key {
                 handler = handler.with_api_key_env(key);
             }
-            let signature = |_: &_, _: &_| texts_to("text", DType::Str, Vec::new());
-            loaded(maker, config, (NAME, handler), signature, (prompt, of_text))
+            let rows = of_prompts("text", (DType::Str, Vec::new()), text_tensor);
+            loaded(maker, config, (NAME, handler), rows)
         }
         "embeddings" => {
             let mut handler = OpenAiModelHandler::embeddings(&*model).with_base_url(&*endpoint);
             if let Some(key) = key {
                 handler = handler.with_api_key_env(key);
             }
-            let signature = |_: &_, _: &_| texts_to("embedding", DType::F32, vec![Dim::Free]);
-            loaded(maker, config, (NAME, handler), signature, (prompt, of_tensor))
+            let rows = of_prompts("embedding", (DType::F32, vec![Dim::Free]), |vector| vector);
+            loaded(maker, config, (NAME, handler), rows)
         }
         other => {
             let span = config.get("task").map_or(config.span, |node| node.span);
@@ -252,22 +314,133 @@ fn open_ai(maker: &mut Maker<'_>, config: &Node) -> Option<Loaded> {
 
 fn kserve(maker: &mut Maker<'_>, config: &Node) -> Option<Loaded> {
     let (endpoint, model) = (text(config, "endpoint")?, text(config, "model")?);
+    let outputs = declared::outputs(maker, config)?;
     let mut handler = KServeModelHandler::new(&*endpoint, &*model).named_inputs().named_outputs();
     if let Some(version) = text(config, "version") {
         handler = handler.with_version(&*version);
     }
-    let outputs = texts(config, "outputs");
-    if !outputs.is_empty() {
-        handler = handler.with_outputs(outputs);
-    }
-    fn example(example: &Prepared) -> Result<Tensors> {
-        Ok(example.tensors().clone())
-    }
-    fn answer(tensors: Tensors, _: &Arc<[Arc<str>]>) -> Tensors {
-        tensors
-    }
-    let signature = |handler: &RemoteModelHandler<_>, client: &RemoteClient<_>| {
-        handler.signature(client).unwrap_or(Signature { inputs: Vec::new(), outputs: Vec::new() })
+    let handler = handler.with_outputs(outputs.iter().map(|port| port.name.to_string()));
+    let example = |row: &Prepared, client: &RemoteClient<_>| {
+        let state: &tiebeam_remote::KServeState = client.state();
+        let wanted = |port: &Port| {
+            let missing = || {
+                let message = format!("the row has no input `{}`", port.name);
+                Error::new(ErrorKind::InvalidData, "TB0227", message).with_retryable(false)
+            };
+            declared::wanted(row.tensors().get(&port.name).ok_or_else(missing)?, port)
+        };
+        let tensors = state.inputs.iter().map(wanted).collect::<Result<Vec<_>>>()?;
+        let names: Vec<Arc<str>> = state.inputs.iter().map(|port| port.name.clone()).collect();
+        Ok(Tensors::of_checked_names(names.into(), tensors))
     };
-    loaded(maker, config, ("KServeModelHandler", handler), signature, (example, answer))
+    let ask = |handler: &RemoteModelHandler<_>, client: &RemoteClient<_>, told: &[Port]| {
+        let Some(signature) = handler.signature(client) else { return Ok(None) };
+        match declared::differ(told, &signature.outputs) {
+            None => Ok(Some(signature.inputs)),
+            Some(why) => {
+                let id = handler.model_info(client).model_id;
+                let message = format!("{id} gives something else than the file says: {why}");
+                Err(Error::new(ErrorKind::Model, "TB0245", message))
+            }
+        }
+    };
+    let signature = Signature { inputs: Vec::new(), outputs };
+    let rows = Rows { forms: (Arc::new(example), Arc::new(Ok)), signature, ask };
+    loaded(maker, config, ("KServeModelHandler", handler), rows)
+}
+
+/// What a row is for a model of Vertex AI: an object of its inputs, or the input `instance` itself.
+fn instance(row: &Prepared) -> Result<JsonValue> {
+    let value = |tensor: &Tensor| match tensor.as_slice::<u8>() {
+        // A column of bytes.
+        Some(bytes) if tensor.rank() == 1 => Value::Bytes(bytes.to_vec().into()),
+        _ => tensor.to_value(),
+    };
+    let tensors = row.tensors();
+    match tensors.names().as_ref() {
+        [only] if &**only == INSTANCE => tensors.values().iter().map(value).next().map_or_else(
+            || Err(Error::internal("a row without its instance")),
+            |value| JsonValue::from_value(&value),
+        ),
+        _ => {
+            let pair = |(name, tensor): (&str, &Tensor)| (Value::String(name.into()), value(tensor));
+            JsonValue::from_value(&Value::Map(tensors.iter().map(pair).collect()))
+        }
+    }
+}
+
+/// A prediction as the file tells it: an object of its fields, or the only field itself; as its JSON where nothing is told.
+fn prediction(answer: &JsonValue, told: Option<&[Port]>) -> Result<Vec<Tensor>> {
+    let Some(told) = told else { return Ok(vec![text_tensor(answer.to_string())]) };
+    let wrong = |message: String| Error::new(ErrorKind::InvalidData, "TB0227", message).with_retryable(false);
+    let Some(json) = answer.json() else {
+        return Err(wrong(format!("the prediction is no JSON, but {answer}")));
+    };
+    match (told, json.as_object()) {
+        ([only], None) => Ok(vec![declared::of_json(json, only)?]),
+        (_, Some(object)) => {
+            let field = |port: &Port| match object.get(&*port.name) {
+                Some(json) => declared::of_json(json, port),
+                None => Err(wrong(format!("the prediction has no field `{}`", port.name))),
+            };
+            told.iter().map(field).collect()
+        }
+        (_, None) => Err(wrong("the prediction is no object of the fields that the file tells".to_owned())),
+    }
+}
+
+fn vertex_ai(maker: &mut Maker<'_>, config: &Node) -> Option<Loaded> {
+    const NAME: &str = "VertexAIModelHandlerJSON";
+    let key = |name: &str| text(config, name);
+    let (project, location, id) = (key("project")?, key("location")?, key("endpoint_id")?);
+    if let Some(entry) = config.entry("experiment").filter(|entry| entry.value.content != Content::Null) {
+        let message = "`experiment` is not available in this build";
+        maker.problem(Diagnostic::new("TB0219", entry.key_span, message));
+        return None;
+    }
+    let mut handler = VertexAiModelHandler::new(&*project, &*location, &*id);
+    if let Some(route) = key("invoke_route") {
+        handler = handler.with_invoke_route(&*route);
+    }
+    let is_private = matches!(config.get("private").map(|node| &node.content), Some(Content::Bool(true)));
+    match (key("endpoint"), is_private) {
+        (Some(url), _) => handler = handler.with_base_url(&*url),
+        (None, true) => {
+            let span = config.get("private").map_or(config.span, |node| node.span);
+            let problem = Diagnostic::new("TB0207", span, "a private endpoint is asked at its own address");
+            maker.problem(problem.help("`endpoint: http://…`: `gcloud ai endpoints describe` tells it"));
+            return None;
+        }
+        (None, false) => {}
+    }
+    if is_private {
+        handler = handler.with_plain_http();
+    }
+    if let Some(name) = secret(maker, config, "token")? {
+        handler = handler.with_bearer_env(name);
+    }
+    if let Some(instances) = super::positive(maker, config, "request_size") {
+        handler = handler.with_request_size(instances);
+    }
+    let told = match config.get("outputs").filter(|node| node.content != Content::Null) {
+        Some(_) => Some(declared::outputs(maker, config)?),
+        None => None,
+    };
+    let json = || Port {
+        name: "prediction".into(),
+        type_name: DType::Str.name().to_owned(),
+        dtype: Some(DType::Str),
+        shape: Some(Vec::new()),
+    };
+    let outputs = told.clone().unwrap_or_else(|| vec![json()]);
+    let names: Arc<[Arc<str>]> = outputs.iter().map(|port| port.name.clone()).collect();
+    let answer = move |answer: JsonValue| {
+        Ok(Tensors::of_checked_names(names.clone(), prediction(&answer, told.as_deref())?))
+    };
+    let rows = Rows {
+        forms: (Arc::new(|row, _| instance(row)), Arc::new(answer)),
+        signature: Signature { inputs: Vec::new(), outputs },
+        ask: |_, _, _| Ok(None),
+    };
+    loaded(maker, config, (NAME, handler), rows)
 }
