@@ -1,4 +1,4 @@
-//! [`PredictionResult`]: an example with what a model said of it, and how it travels.
+//! [`PredictionResult`]: an example with what a model said of it, and how it travels; [`Predictions`]: what it says of a batch.
 
 use std::sync::Arc;
 
@@ -19,6 +19,70 @@ pub struct PredictionResult<E, P> {
     pub inference: P,
     /// Which model computed it, told by the model object itself.
     pub model_id: Arc<str>,
+}
+
+/// What a model says of a batch.
+#[derive(Debug)]
+pub enum Predictions<P> {
+    /// A prediction for every example, in order.
+    All(Vec<P>),
+    /// For every example, in order, a prediction or why there is none: where a handler knows which examples are to blame,
+    /// so that their batch-mates need not be asked again.
+    Each(Vec<Result<P>>),
+    /// The same, where each prediction may tell of itself which model it is of: a service behind HTTP says so.
+    Told(Vec<Result<Answered<P>>>),
+}
+
+/// One inference with the model that computed it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answered<P> {
+    /// What the model said.
+    pub inference: P,
+    /// The model, where the answer named it; none where it is the one that was loaded.
+    pub model_id: Option<Arc<str>>,
+}
+
+impl<P> From<P> for Answered<P> {
+    fn from(inference: P) -> Self {
+        Answered { inference, model_id: None }
+    }
+}
+
+impl<P> Predictions<P> {
+    /// The number of examples that are answered.
+    pub fn len(&self) -> usize {
+        match self {
+            Predictions::All(all) => all.len(),
+            Predictions::Each(each) => each.len(),
+            Predictions::Told(told) => told.len(),
+        }
+    }
+
+    /// One for each example, whatever is known of it.
+    pub fn into_each(self) -> Vec<Result<Answered<P>>> {
+        match self {
+            Predictions::All(all) => all.into_iter().map(|one| Ok(one.into())).collect(),
+            Predictions::Each(each) => each.into_iter().map(|one| one.map(Answered::from)).collect(),
+            Predictions::Told(told) => told,
+        }
+    }
+
+    /// All of them, as [`ModelHandler::run_inference`](crate::ModelHandler::run_inference) gives them.
+    ///
+    /// # Errors
+    /// Why there is none for the first example that has none.
+    pub fn into_all(self) -> Result<Vec<P>> {
+        match self {
+            Predictions::All(all) => Ok(all),
+            Predictions::Each(each) => each.into_iter().collect(),
+            Predictions::Told(told) => told.into_iter().map(|one| one.map(|one| one.inference)).collect(),
+        }
+    }
+
+    /// Whether nothing is answered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Ours: an example, an inference, a model id, where one of the first two is no type of Beam's schemas.

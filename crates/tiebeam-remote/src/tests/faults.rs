@@ -24,6 +24,41 @@ fn a_model_that_fails_once_is_asked_again() {
 }
 
 #[test]
+fn each_loaded_model_counts_its_own_requests() {
+    let bench = Bench::new(plus_one(), |n, request| match n {
+        0 => reply(429, "slower"),
+        1 => reply(500, "once"),
+        2 => Err(Fault::BrokenOff),
+        _ => plus_one_of(request),
+    });
+    let (first, other) = (bench.load().unwrap(), bench.load().unwrap());
+    let answers = bench.handler.ask(&[1, 5], &first, &InferenceArgs::none());
+    assert_eq!(inferences(answers), [2, 6]);
+    let counts = bench.handler.counts(&first);
+    let count = |name: &str| counts.iter().find(|(own, _)| *own == name).unwrap().1;
+    let seen = ["requests", "retries", "answered", "refused", "too_many_requests", "failed"]
+        .map(|name| count(&format!("remote_{name}")));
+    assert_eq!(seen, [5, 3, 2, 0, 1, 2]);
+    assert!(bench.handler.counts(&other).iter().all(|(_, n)| *n == 0), "the other one asked nothing");
+    assert_eq!(bench.handler.stats().requests, 5, "the endpoint's are those of all");
+}
+
+#[test]
+fn a_model_that_answers_under_another_name_is_told_by_its_answers() {
+    let model = crate::OpenAiModelHandler::chat("m").with_base_url("http://127.0.0.1:9/named");
+    let bench = Bench::new(model, |n, _| {
+        let name = if n == 0 { "m" } else { "m-2026-08-06" };
+        let choice = r#"[{"index":0,"message":{"content":"yes"}}]"#;
+        reply(200, &format!(r#"{{"model":"{name}","choices":{choice}}}"#))
+    });
+    let client = bench.load().unwrap();
+    let predict = || bench.handler.predict(&["?".to_owned()], &client, &InferenceArgs::none()).unwrap();
+    assert!(matches!(predict(), Predictions::All(all) if all == ["yes"]), "nothing new");
+    let Predictions::Told(told) = predict() else { panic!("the answer tells another model") };
+    assert_eq!(told[0].as_ref().unwrap().model_id.as_deref(), Some("m-2026-08-06"));
+}
+
+#[test]
 fn only_what_passes_is_tried_again() {
     for status in [408, 429, 500, 501, 502, 503, 504, 529, 599] {
         let bench = Bench::new(plus_one().with_max_attempts(3), move |_, _| reply(status, "later"));
