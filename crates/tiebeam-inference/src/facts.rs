@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tiebeam_core::Element;
 use tiebeam_core::error::{Error, ErrorKind, Result};
-use tiebeam_graph::PCollection;
+use tiebeam_graph::{PCollection, composite};
 
 use crate::prediction::PredictionResult;
 use crate::signature::{Axes, Dim, Port};
@@ -12,6 +12,9 @@ use crate::tensor::DType;
 
 /// So many of the elements that a program gives are tried before a run.
 pub(crate) const TRIED: usize = 100;
+
+/// The label of [`Results::inferences`].
+const LABEL: &str = "Inferences";
 
 /// Tells the tensors of an element, once that is known.
 type Tell = Arc<dyn Fn() -> Option<Vec<Port>> + Send + Sync>;
@@ -206,7 +209,8 @@ impl<E: Element, P: Element> Results for PCollection<PredictionResult<E, P>> {
     type Inferences = PCollection<P>;
 
     fn inferences(&self) -> PCollection<P> {
-        known(self, self.step("Inferences").map(|result| result.inference))
+        let take = composite(LABEL, |results: Self| results.map(|result| result.inference));
+        known(self, self.apply(take))
     }
 }
 
@@ -214,7 +218,8 @@ impl<K: Element, E: Element, P: Element> Results for PCollection<(K, PredictionR
     type Inferences = PCollection<(K, P)>;
 
     fn inferences(&self) -> PCollection<(K, P)> {
-        known(self, self.step("Inferences").map(|(key, result)| (key, result.inference)))
+        let take = composite(LABEL, |results: Self| results.map(|(key, result)| (key, result.inference)));
+        known(self, self.apply(take))
     }
 }
 

@@ -215,10 +215,8 @@ fn shared_settings<T: RemoteModel>(
         Some(Content::Float(rate)) => handler = handler.with_rate_limit(*rate),
         _ => {}
     }
-    if let Some(node) = config.get("timeout").filter(|node| node.content != Content::Null) {
-        if let Some(timeout) = super::time(node) {
-            handler = handler.with_request_timeout(timeout);
-        }
+    if let Some(timeout) = config.get("timeout").and_then(super::time) {
+        handler = handler.with_request_timeout(timeout);
     }
     handler
 }
