@@ -247,7 +247,8 @@ fn versions_for_keys_that_failed_for_a_reason_that_passes_are_tried_again() {
     let folder = Folder::new();
     let old = Times::of(&folder.write(1, "2"));
     let (two, three) = (folder.id(2), folder.id(3));
-    (folder.write(2, "3"), folder.write(3, "4"));
+    folder.write(2, "3");
+    folder.write(3, "4");
     old.shared.is_away.store(true, Ordering::SeqCst);
     let p = Pipeline::new();
     let version = |key: i64, path: &str| KeyModelPathMapping {

@@ -49,7 +49,7 @@ fn a_model_that_answers_under_another_name_is_told_by_its_answers() {
     let bench = Bench::new(model, |n, _| {
         let name = if n == 0 { "m" } else { "m-2026-08-06" };
         let choice = r#"[{"index":0,"message":{"content":"yes"}}]"#;
-        reply(200, &format!(r#"{{"model":"{name}","choices":{choice}}}"#))
+        reply(200, format!(r#"{{"model":"{name}","choices":{choice}}}"#))
     });
     let client = bench.load().unwrap();
     let predict = || bench.handler.predict(&["?".to_owned()], &client, &InferenceArgs::none()).unwrap();
