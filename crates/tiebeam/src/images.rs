@@ -105,7 +105,7 @@ mod tests {
     fn a_model_that_takes_other_tensors_is_refused_before_an_image_is_read() {
         let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/models/five.onnx");
         let p = Pipeline::new();
-        let image = ImagePixels::new(1, 1, vec![0u8, 0, 0].into()).unwrap();
+        let image = ImagePixels::new(1, 1, vec![0u8, 0, 0]).unwrap();
         let images = p.apply(Create::of([("a".to_owned(), image)]));
         let tensors = images.apply(ImageToTensor::new(ImageToF32::of_size(8, 9)).unwrap());
         tensors.apply(RunInference::new(OnnxModelHandler::new(model).carrying::<String>()));
