@@ -95,6 +95,7 @@ impl<K: Element> DoFn for ImageToTensor<K> {
 
 #[cfg(all(test, feature = "onnx"))]
 mod tests {
+    use tiebeam_core::ErrorKind;
     use tiebeam_graph::{Create, Pipeline};
     use tiebeam_inference::{ModelHandler, RunInference};
     use tiebeam_onnx::OnnxModelHandler;
@@ -110,7 +111,7 @@ mod tests {
         let tensors = images.apply(ImageToTensor::new(ImageToF32::of_size(8, 9)).unwrap());
         tensors.apply(RunInference::new(OnnxModelHandler::new(model).carrying::<String>()));
         let error = p.build().unwrap().run_checks().unwrap_err();
-        assert_eq!(error.code(), "TB0307");
+        assert_eq!(error.kind(), ErrorKind::InvalidPipeline);
         let said =
             "ImageToTensor feeds OnnxModelHandler float32[3, 8, 9] for the input `x`, which wants the shape";
         assert!(error.message().starts_with(said), "{error}");
