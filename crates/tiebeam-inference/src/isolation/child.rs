@@ -212,6 +212,7 @@ impl<H: ModelHandler> Holder<H> {
             false => match call(&fit)? {
                 Predictions::All(all) => all.into_iter().map(Ok).collect(),
                 Predictions::Each(each) => each,
+                Predictions::Told(told) => told.into_iter().map(|one| one.map(|one| one.inference)).collect(),
             },
         }
         .into_iter();

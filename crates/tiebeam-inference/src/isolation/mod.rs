@@ -343,10 +343,7 @@ impl<H: ModelHandler> ModelHandler for Isolated<H> {
         model: &Isolate<H>,
         _: &InferenceArgs,
     ) -> Result<Vec<H::Inference>> {
-        match self.say(batch, model)? {
-            Predictions::All(all) => Ok(all),
-            Predictions::Each(each) => each.into_iter().collect(),
-        }
+        self.say(batch, model)?.into_all()
     }
 
     // The process has the arguments of its step.

@@ -137,6 +137,21 @@ pub(super) fn put_answer<P: 'static>(
             write_varint(all.len() as i64, out);
             all.iter().try_for_each(|prediction| put(prediction, out))
         }
+        // The ids that a service told stay behind: a model behind HTTP has no reason to be in a process of its own.
+        Ok(Answer::Predicted(Predictions::Told(told))) => {
+            out.push(EACH);
+            write_varint(told.len() as i64, out);
+            told.iter().try_for_each(|one| match one {
+                Ok(answered) => {
+                    out.push(1);
+                    put(&answered.inference, out)
+                }
+                Err(error) => {
+                    out.push(0);
+                    put_error(error, out)
+                }
+            })
+        }
         Ok(Answer::Predicted(Predictions::Each(each))) => {
             out.push(EACH);
             write_varint(each.len() as i64, out);
