@@ -337,7 +337,7 @@ impl Pipeline {
         let mut errors = builder.errors.clone();
         if std::env::var_os(MODEL_PROCESS).is_some() {
             let message = "the process of an isolated model came to a pipeline that does not have the model";
-            let error = Error::new(ErrorKind::InvalidPipeline, "TB0245", message).with_help(
+            let error = Error::new(ErrorKind::InvalidPipeline, "TB0246", message).with_help(
                 "a program finds the model again if it builds the same pipeline first of all, whenever it is started",
             );
             errors.push((error, Location::caller()));

@@ -1,6 +1,6 @@
 //! Models in processes of their own: what dies there leaves the job as it is.
 
-#![allow(clippy::panic, clippy::unwrap_used, clippy::print_stderr)] // a model says its last words, and a test fails by panicking, in the functions that tests share too
+#![allow(clippy::panic, clippy::unwrap_used, clippy::print_stderr)] // tests fail by panicking, and a model says its last words
 
 use std::net::TcpListener;
 use std::path::PathBuf;
