@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tiebeam_core::error::Result;
 use tiebeam_inference::signature::Signature;
 use tiebeam_inference::update::ModelMetadata;
-use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor, staged};
+use tiebeam_inference::{InferenceArgs, ModelHandler, ModelInfo, Tensor};
 use tiebeam_onnx::Engine;
 
 use crate::model::{FILES, LENGTHS, TextModel, TextOptions};

@@ -123,6 +123,13 @@ pub fn fetch_models() {
     fetching::install();
 }
 
+/// Says from what options the processes of isolated models build the pipeline again.
+#[cfg(all(feature = "inference", feature = "portable"))]
+fn rebuild_models_by(options: &JobOptions) {
+    // Text of these keys and values can always be written.
+    tiebeam_inference::isolation::rebuild_by(serde_json::to_vec(options).unwrap_or_default());
+}
+
 /// How the options of a program travel to its workers.
 const INPUT: &str = "tiebeam_input";
 const OUTPUT: &str = "tiebeam_output";
@@ -158,6 +165,21 @@ pub fn main(build: impl FnOnce(&Pipeline, &Options)) -> ExitCode {
                     Exit::BadUsage.into()
                 }
             };
+        }
+        #[cfg(feature = "inference")]
+        if let Some(options) = tiebeam_inference::isolation::job_options() {
+            // The step of the model takes over; whoever comes back here has not found it.
+            let built = serde_json::from_slice(&options).map_err(Error::user).and_then(|job| {
+                let pipeline = Pipeline::new();
+                build(&pipeline, &Options::of_job(&job)?);
+                pipeline
+                    .build()
+                    .map_err(|errors| Error::new(ErrorKind::InvalidPipeline, "TB0528", errors.to_string()))
+            });
+            if let Err(error) = built {
+                print_error(&error);
+            }
+            return Exit::PipelineInvalid.into();
         }
         if let Some(args) = worker_args() {
             return run_as_worker(args, tiebeam_worker::WorkerOptions::default(), |options| {

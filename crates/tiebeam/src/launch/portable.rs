@@ -457,6 +457,8 @@ pub fn run_as_worker_with(
             if let Some(folder) = options.get(FOLDER).and_then(Value::as_str) {
                 let _ = std::env::set_current_dir(folder);
             }
+            #[cfg(feature = "inference")]
+            super::rebuild_models_by(options);
             let Built { graph, decisive } = build(options)?;
             let steps = Steps::with_options(graph, decisive);
             Ok(match options.get(RUN).and_then(Value::as_str).and_then(RunId::parse) {

@@ -37,6 +37,8 @@ pub fn run(job: &Job, flags: &RunFlags) -> Exit {
     if flags.look.dry_run {
         return super::dry_run::dry_run(job);
     }
+    #[cfg(all(feature = "inference", feature = "portable"))]
+    super::rebuild_models_by(&job.options);
     let models = RunModels::start();
     let progress = Progress::new(job.graph.clone());
     let cancel = CancelToken::default();
