@@ -75,6 +75,9 @@ enum Verb {
 /// Runs the command line; gives the exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     tiebeam::launch::fetch_models();
+    if let Some(exit) = tiebeam_yaml::transforms::inference::be_model_process(&output::environment()) {
+        return exit;
+    }
     if let Some(args) = tiebeam::launch::worker_args() {
         return worker::be_worker(args);
     }

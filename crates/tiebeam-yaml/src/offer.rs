@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(shown("model_handler.config.inputs"), "MAP<STRING, STRING>?");
         assert_eq!(shown("error_handling"), "ROW<output: STRING>?");
         // What this build refuses is not offered.
-        assert!(!shown("model_handler").contains("isolation"));
+        assert!(!shown("model_handler").contains("experiment"));
     }
 
     #[test]

@@ -1185,6 +1185,7 @@ pipeline:
         "nan: fail",
         "watch_model_pattern: {pattern: DIR/v*.onnx, interval: 10ms}",
         "watch_model_pattern: {pattern: DIR/v*.onnx}",
+        "isolation: none",
     ] {
         assert_eq!(with(more).replace(".0", ""), fine, "{more}");
     }
@@ -1193,7 +1194,9 @@ pipeline:
         ("nan: dead_letter", "`nan: dead_letter` needs `error_handling`"),
         ("nan: maybe", "`nan` is pass, dead_letter or fail"),
         ("watch_model_pattern: {interval: 1}", "pattern"),
-        ("isolation: process", "`isolation` is not available in this build"),
+        ("isolation: thread", "`isolation` is process, none, or a map such as `{memory_mb: 2000}`"),
+        ("isolation: {memory_mb: 0}", "`memory_mb` is a number from 1 up"),
+        ("isolation: {memory: 1}", "memory_mb"),
     ] {
         assert!(with(more).contains(told), "{more}: {}", with(more));
     }

@@ -1,5 +1,6 @@
 //! RunInference: a model over rows. Columns become the model's inputs, its outputs become a column.
 
+mod apart;
 #[cfg(feature = "remote")]
 mod declared;
 mod handlers;
@@ -37,6 +38,7 @@ use crate::expression::Expression;
 use crate::plan::{Collection, MAIN, Made, Maker};
 use crate::schema::plain_value;
 
+pub use self::apart::be_model_process;
 pub use self::handlers::{HandlerType, handler_types};
 pub(super) use self::inputs::TensorColumn;
 
@@ -86,7 +88,11 @@ pub const COMMON: &[Key] = &[
     Key::optional("batch_bucket_boundaries", Wants::List, "upper ends of the classes of lengths"),
     Key::optional("model_copies", Wants::Int, "copies of the model, taken in turn; 1"),
     Key::optional("timeout", Wants::Any, "how long a load or a call may take: seconds, or 500ms"),
-    Key::optional("isolation", Wants::Any, NOT_HERE),
+    Key::optional(
+        "isolation",
+        Wants::Any,
+        "process, or `{memory_mb, writable, trusted}`: the model in a process of its own (ours)",
+    ),
     Key::optional("sha256", Wants::Text, "what the model's file must have, in hex"),
     Key::optional(
         "watch_model_pattern",
@@ -95,8 +101,6 @@ pub const COMMON: &[Key] = &[
     ),
     Key::optional("nan", Wants::Text, "what is done with NaN in an answer: pass, dead_letter, fail (ours)"),
 ];
-
-const ABSENT: [&str; 1] = ["isolation"];
 
 fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
     let input = maker.input()?;
@@ -111,7 +115,7 @@ fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
     let before = maker.problems.len();
     let (loaded, keyed) = match kind.name {
         KEYED => keyed_models(maker, &config, &input)?,
-        _ => ((kind.make)(maker, &config)?, None),
+        _ => (apart::made(maker, kind, &config)?, None),
     };
     let inputs = InputPlan::make(maker, &config, &input, &loaded)?;
     let tag = maker.text("inference_tag").unwrap_or_else(|| "inference".into());
@@ -194,14 +198,7 @@ fn handler_of(maker: &mut Maker<'_>, handler: &Node) -> Option<(&'static Handler
     };
     let keys = found.all_keys();
     let place = format!("`{}`", found.name);
-    let mut fine = check_keys(config.as_map()?, &keys, &place, kind.span, maker.problems);
-    for entry in config.as_map()?.iter().filter(|entry| ABSENT.contains(&&*entry.key)) {
-        if entry.value.content != Content::Null {
-            let message = format!("`{}` is not available in this build", entry.key);
-            maker.problem(Diagnostic::new("TB0219", entry.key_span, message));
-            fine = false;
-        }
-    }
+    let fine = check_keys(config.as_map()?, &keys, &place, kind.span, maker.problems);
     fine.then(|| (found, config.clone()))
 }
 

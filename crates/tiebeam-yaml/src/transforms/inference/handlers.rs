@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tiebeam_core::Result;
 use tiebeam_core::row::Value;
+use tiebeam_inference::isolation::Places;
 use tiebeam_inference::{
-    Batching, Dim, InferenceArgs, LengthFn, ModelHandler, ModelInfo, ModelMetadata, Port, Predictions,
-    Signature, Tensors,
+    Batching, Dim, InferenceArgs, Isolated, LengthFn, ModelHandler, ModelInfo, ModelMetadata, Port,
+    Predictions, Signature, Tensors,
 };
 use tiebeam_onnx::{Engine, OnnxModel, OnnxModelHandler};
 use tiebeam_tflite::TFModelHandler;
 use tiebeam_torch::PytorchModelHandlerKeyedTensor;
 use tiebeam_trees::{Format, TreesModel, TreesModelHandler};
 
+use super::apart::{Apart, Told};
 use super::inputs::Prepared;
 use crate::catalog::{Key, Wants};
 use crate::diagnostic::Diagnostic;
@@ -65,6 +67,9 @@ const TREES_KEYS: &[Key] = &[
     Key::optional("features", Wants::Texts, "the columns of the features, in the model's order"),
     Key::optional("raw_scores", Wants::Bool, "sums of the leaves instead of probabilities (ours)"),
 ];
+
+/// The handlers of trees.
+const TREES: [&str; 2] = ["XGBoostModelHandlerNumpy", "LightGBMModelHandler"];
 
 /// All types of handlers.
 pub fn handler_types() -> &'static [HandlerType] {
@@ -234,6 +239,8 @@ pub struct Loaded {
     /// None where it is asked for when the run begins.
     model: Option<Box<dyn RowModel>>,
     signature: Signature,
+    /// The handler of its process, where it is in one.
+    apart: Option<Arc<Isolated<Told>>>,
     /// Whether it takes whatever inputs the file gives it.
     pub is_open: bool,
     /// How its rows are gathered where the file does not say, for one behind HTTP.
@@ -280,6 +287,7 @@ impl Loaded {
                     files,
                     model,
                     signature,
+                    apart: None,
                     is_open,
                     batching: None,
                     span,
@@ -308,10 +316,34 @@ impl Loaded {
             files,
             model: None,
             signature,
+            apart: None,
             is_open: true,
             batching: None,
             span,
         }
+    }
+
+    /// A model in a process of its own.
+    pub fn apart(
+        maker: &mut Maker<'_>,
+        handler: &'static str,
+        span: Span,
+        isolated: Arc<Isolated<Told>>,
+    ) -> Option<Loaded> {
+        let takes_missing = TREES.contains(&handler);
+        let (own, named) =
+            (isolated.clone(), (handler, isolated.metrics_namespace(), isolated.model_files()));
+        let load: Load = Arc::new(move |version| {
+            let model = isolated.load_cohort(0, version)?;
+            Ok(Box::new(Apart { handler: isolated.clone(), model, takes_missing }) as Box<dyn RowModel>)
+        });
+        let loaded = Loaded::by(maker, named, span, load)?;
+        Some(Loaded { apart: Some(own), ..loaded })
+    }
+
+    /// The model, loaded once already.
+    pub fn into_model(self) -> Option<Box<dyn RowModel>> {
+        self.model
     }
 
     /// As [`RowModel::takes_missing`].
@@ -461,15 +493,17 @@ pub struct RowHandler {
     files: Vec<PathBuf>,
     first: Mutex<Option<Box<dyn RowModel>>>,
     measures: Measures,
-    /// Whether it is one behind HTTP, which counts its requests.
-    is_remote: bool,
+    /// The handler of its process, where it is in one.
+    apart: Option<Arc<Isolated<Told>>>,
+    /// Whether it is one behind HTTP, which counts its requests, or in a process, whose deaths are counted.
+    has_counts: bool,
 }
 
 impl RowHandler {
     pub fn new(loaded: Loaded, measures: Measures) -> Self {
-        let Loaded { handler, namespace, load, files, model, batching, .. } = loaded;
-        let is_remote = batching.is_some();
-        RowHandler { handler, namespace, load, files, first: Mutex::new(model), measures, is_remote }
+        let Loaded { handler, namespace, load, files, model, batching, apart, .. } = loaded;
+        let has_counts = batching.is_some() || apart.is_some();
+        RowHandler { handler, namespace, load, files, first: Mutex::new(model), measures, apart, has_counts }
     }
 }
 
@@ -502,7 +536,7 @@ impl ModelHandler for RowHandler {
     }
 
     fn has_counts(&self) -> bool {
-        self.is_remote
+        self.has_counts
     }
 
     fn counts(&self, model: &Box<dyn RowModel>) -> Vec<(&'static str, u64)> {
@@ -566,5 +600,15 @@ impl ModelHandler for RowHandler {
 
     fn model_files(&self) -> Vec<PathBuf> {
         self.files.clone()
+    }
+
+    fn keeps_time(&self) -> bool {
+        self.apart.is_some()
+    }
+
+    fn place(&self, places: &mut Places<'_>) {
+        if let Some(apart) = &self.apart {
+            apart.place(places);
+        }
     }
 }

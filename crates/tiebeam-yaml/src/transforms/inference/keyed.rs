@@ -3,6 +3,7 @@
 use tiebeam_core::row::Value;
 use tiebeam_core::{Error, ErrorKind, Result};
 
+use super::apart::made;
 use super::handlers::{KEYED, Loaded};
 use super::{handler_of, positive};
 use crate::catalog::{Key, Wants, check_keys};
@@ -97,7 +98,7 @@ pub fn keyed_models(
             maker.problem(Diagnostic::new("TB0208", handler.span, "a model for each key has none in it"));
             return None;
         }
-        let loaded = (kind.make)(maker, &config)?;
+        let loaded = made(maker, kind, &config)?;
         if let Some((_, first)) = all.first()
             && let Some(why) = loaded.signature().differs_from(first.signature())
         {
