@@ -50,7 +50,7 @@ fn said(output: &Output) -> String {
 fn rows(output: &Output) -> Vec<String> {
     let text = said(output);
     let mut rows: Vec<String> =
-        text.lines().filter_map(|line| line.strip_prefix("Info: ")).map(str::to_owned).collect();
+        text.lines().filter_map(|line| line.strip_prefix("info: ")).map(str::to_owned).collect();
     rows.sort();
     rows
 }
@@ -108,5 +108,5 @@ fn what_the_process_says_of_the_model_is_told_at_its_place_in_the_file() {
     assert!(text.contains("none.onnx") && text.contains("TB0330") && text.contains("p.yaml:10"), "{text}");
     let starved = run(dir.path(), "run", &five("isolation: {memory_mb: 1}"), "{x: 1.0}", "");
     assert!(!starved.status.success());
-    assert!(said(&starved).contains("before its model was loaded"), "{}", said(&starved));
+    assert!(said(&starved).contains("p.yaml:10"), "{}", said(&starved));
 }

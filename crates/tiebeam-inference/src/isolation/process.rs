@@ -131,7 +131,8 @@ impl Process {
             .stdout(says.try_clone().map_err(failed)?)
             .stderr(says)
             // A Ctrl-C in the terminal is for the job, which may want to finish what it has begun.
-            .process_group(0);
+            .process_group(0)
+            .arg0(std::env::args_os().next().unwrap_or_default());
         let child = command.spawn().map_err(failed)?;
         drop(command);
         let (waiting, words) = (Arc::<Mutex<Waiting>>::default(), Arc::<(Mutex<Words>, Condvar)>::default());
@@ -177,9 +178,17 @@ impl Process {
             }
             waiting.calls.insert(id, tell);
         }
-        let written = write_frame(&*lock(&self.to), &frame);
+        let written = {
+            let to = lock(&self.to);
+            // One that is stopped reads nothing.
+            to.set_write_timeout(timeout).and_then(|()| write_frame(&*to, &frame))
+        };
         if let Err(error) = written {
             lock(&self.waiting).calls.remove(&id);
+            if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+                self.kill();
+                return Err(NoAnswer::TooSlow);
+            }
             if error.kind() == io::ErrorKind::InvalidInput {
                 let message = "a batch of more than 2 GiB can't go to a model's process";
                 let error = Error::new(ErrorKind::OutOfMemory, "TB0345", message).with_source(error);
@@ -219,7 +228,12 @@ impl Process {
     fn kill(&self) {
         self.is_gone.store(true, Ordering::Relaxed);
         let mut child = lock(&self.child);
-        // It may be gone already.
+        // What it started goes with it, as long as its own number is not somebody else's. It may be gone already.
+        #[cfg(target_os = "linux")]
+        if let (Ok(None), Some(group)) = (child.try_wait(), rustix::process::Pid::from_raw(child.id() as i32))
+        {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
         let _ = child.kill();
     }
 
