@@ -3,6 +3,7 @@
 #![cfg(feature = "object-stores")]
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+#[allow(dead_code)] // the facade's tests have more kinds of faults
 mod support;
 
 use std::io::{Read, Write};
