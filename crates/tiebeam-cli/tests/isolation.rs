@@ -90,7 +90,10 @@ fn other_handlers_may_be_apart_and_models_behind_http_need_not() {
     let apart = run(dir.path(), "run", &torch("isolation: process"), "{x: 1.0}, {x: 2.0}", "");
     assert!(apart.status.success(), "{}", said(&apart));
     assert_eq!(rows(&apart), rows(&here));
-    let remote = handler("OpenAIModelHandler", "            model_name: m\n            isolation: process");
+    let remote = handler(
+        "OpenAIModelHandler",
+        "            endpoint: http://127.0.0.1:9/v1\n            model: m\n            isolation: process",
+    );
     let refused = run(dir.path(), "validate", &remote, "{prompt: a}", "");
     assert!(
         said(&refused).contains("OpenAIModelHandler has no model in this process that could be isolated")
@@ -105,8 +108,8 @@ fn what_the_process_says_of_the_model_is_told_at_its_place_in_the_file() {
     let refused = run(dir.path(), "run", &missing, "{x: 1.0}", "");
     assert!(!refused.status.success());
     let text = said(&refused);
-    assert!(text.contains("none.onnx") && text.contains("TB0330") && text.contains("p.yaml:10"), "{text}");
+    assert!(text.contains("none.onnx") && text.contains("TB0330") && text.contains("p.yaml:12"), "{text}");
     let starved = run(dir.path(), "run", &five("isolation: {memory_mb: 1}"), "{x: 1.0}", "");
     assert!(!starved.status.success());
-    assert!(said(&starved).contains("p.yaml:10"), "{}", said(&starved));
+    assert!(said(&starved).contains("p.yaml:12"), "{}", said(&starved));
 }

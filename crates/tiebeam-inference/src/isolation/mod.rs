@@ -1,4 +1,4 @@
-//! Models in processes of their own: [`ModelHandler::isolated`](crate::ModelHandler::isolated).
+//! Models in processes of their own: [`ModelHandler::isolated`].
 //!
 //! The process is this program once more. It builds the same pipeline as far as the step of the model, or takes a description of the
 //! model, confines itself, loads the model and answers batches over a socket. It does not outlive the job.
