@@ -185,16 +185,15 @@ impl Process {
         };
         if let Err(error) = written {
             lock(&self.waiting).calls.remove(&id);
-            if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-                self.kill();
-                return Err(NoAnswer::TooSlow);
-            }
             if error.kind() == io::ErrorKind::InvalidInput {
                 let message = "a batch of more than 2 GiB can't go to a model's process";
                 let error = Error::new(ErrorKind::OutOfMemory, "TB0345", message).with_source(error);
                 return Err(NoAnswer::Unsayable(error));
             }
-            return Err(NoAnswer::Gone);
+            // Whoever asks next gets another process, though nobody may have read the end of this one yet.
+            self.kill();
+            let is_slow = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+            return Err(if is_slow { NoAnswer::TooSlow } else { NoAnswer::Gone });
         }
         let answer = match timeout {
             None => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
