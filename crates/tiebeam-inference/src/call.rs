@@ -392,7 +392,7 @@ impl<'a, H: ModelHandler> Caller<'a, H> {
         let n = examples.len();
         let started = self.clock.now();
         let version = self.version.borrow().clone();
-        let called = match self.timeout.filter(|_| !self.handler.keeps_time()) {
+        let called = match self.timeout {
             None => guarded(&**self.handler, n, || self.handler.predict(examples, version.next(), self.args)),
             Some(timeout) => {
                 let (handler, args, owned) = (self.handler.clone(), self.args.clone(), examples.to_vec());

@@ -361,7 +361,7 @@ impl<H: ModelHandler> Loader<H> {
             }));
             loaded.unwrap_or_else(|panic| Err(panicked_loading(&*handler, &*panic)))
         };
-        let (copies, info) = match self.timeout.filter(|_| !self.handler.keeps_time()) {
+        let (copies, info) = match self.timeout {
             None => load(),
             Some(timeout) => within(timeout, load).unwrap_or_else(|| {
                 let message = format!("{} did not load its model within {timeout:?}", self.handler.name());

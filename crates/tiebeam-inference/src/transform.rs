@@ -332,7 +332,8 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
             identity,
             batching,
             clock: options.clock,
-            timeout: options.timeout,
+            // A handler that keeps the time itself has been told it.
+            timeout: options.timeout.filter(|_| !handler.keeps_time()),
             nan: options.nan,
             updates: Updates {
                 metadata: options.metadata.map(|side| side.view().clone()),
