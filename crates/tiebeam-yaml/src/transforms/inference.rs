@@ -9,6 +9,7 @@ mod keyed;
 mod outputs;
 #[cfg(feature = "remote")]
 mod remote;
+mod rows;
 #[cfg(feature = "text")]
 mod texts;
 
@@ -24,10 +25,11 @@ use tiebeam_inference::{
     RunInference, Tensors,
 };
 
-use self::handlers::{KEYED, Loaded, Measures, RowHandler};
+use self::handlers::{KEYED, Loaded};
 use self::inputs::{InputPlan, Prepared};
 use self::keyed::{Keyed, key_of, keyed_models};
 use self::outputs::OutputPlan;
+use self::rows::{Measures, RowHandler};
 use super::ErrorOutput;
 use super::fields::udf;
 use crate::build::expand;

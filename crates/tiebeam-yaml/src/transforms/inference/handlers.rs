@@ -1,14 +1,12 @@
 //! The model handlers that files can name, and the handler of rows over all of them.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tiebeam_core::Result;
-use tiebeam_core::row::Value;
-use tiebeam_inference::isolation::Places;
 use tiebeam_inference::{
-    Batching, Dim, InferenceArgs, Isolated, LengthFn, ModelHandler, ModelInfo, ModelMetadata, Port,
-    Predictions, Signature, Tensors,
+    Batching, Dim, InferenceArgs, Isolated, ModelHandler, ModelInfo, ModelMetadata, Port, Predictions,
+    Signature, Tensors,
 };
 use tiebeam_onnx::{Engine, OnnxModel, OnnxModelHandler};
 use tiebeam_tflite::TFModelHandler;
@@ -20,7 +18,6 @@ use super::inputs::Prepared;
 use crate::catalog::{Key, Wants};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Content, Node};
-use crate::expression::Expression;
 use crate::plan::Maker;
 use crate::schema::plain_value;
 use crate::source::Span;
@@ -232,15 +229,15 @@ pub type Load = Arc<dyn Fn(Option<&ModelMetadata>) -> Result<Box<dyn RowModel>> 
 
 /// A model that was loaded once already, to know what it takes and gives.
 pub struct Loaded {
-    handler: &'static str,
-    namespace: String,
-    load: Load,
-    files: Vec<PathBuf>,
+    pub(super) handler: &'static str,
+    pub(super) namespace: String,
+    pub(super) load: Load,
+    pub(super) files: Vec<PathBuf>,
     /// None where it is asked for when the run begins.
-    model: Option<Box<dyn RowModel>>,
+    pub(super) model: Option<Box<dyn RowModel>>,
     signature: Signature,
     /// The handler of its process, where it is in one.
-    apart: Option<Arc<Isolated<Told>>>,
+    pub(super) apart: Option<Arc<Isolated<Told>>>,
     /// Whether it takes whatever inputs the file gives it.
     pub is_open: bool,
     /// How its rows are gathered where the file does not say, for one behind HTTP.
@@ -466,149 +463,4 @@ fn tflite(maker: &mut Maker<'_>, config: &Node) -> Option<Loaded> {
         handler = handler.with_sha256(&*sha256);
     }
     Loaded::new(maker, "TFModelHandlerNumpy", uri.span, handler.named_inputs().named_outputs())
-}
-
-/// What the file measures of rows, for batches.
-#[derive(Default)]
-pub struct Measures {
-    /// Rows of about one length share batches.
-    pub length: Option<Arc<Expression>>,
-    /// What a row weighs.
-    pub weight: Option<Arc<Expression>>,
-}
-
-/// What an expression gives for a row; a row that it fails on counts nothing.
-fn measured(expression: &Expression, example: &Prepared) -> u64 {
-    match expression.evaluate(example.row()) {
-        Ok(Value::Int64(value)) => u64::try_from(value).unwrap_or(0),
-        _ => 0,
-    }
-}
-
-/// Runs a model on rows whose tensors were prepared. The copy that was loaded first is the first one used.
-pub struct RowHandler {
-    handler: &'static str,
-    namespace: String,
-    load: Load,
-    files: Vec<PathBuf>,
-    first: Mutex<Option<Box<dyn RowModel>>>,
-    measures: Measures,
-    /// The handler of its process, where it is in one.
-    apart: Option<Arc<Isolated<Told>>>,
-    /// Whether it is one behind HTTP, which counts its requests, or in a process, whose deaths are counted.
-    has_counts: bool,
-}
-
-impl RowHandler {
-    pub fn new(loaded: Loaded, measures: Measures) -> Self {
-        let Loaded { handler, namespace, load, files, model, batching, apart, .. } = loaded;
-        let has_counts = batching.is_some() || apart.is_some();
-        RowHandler { handler, namespace, load, files, first: Mutex::new(model), measures, apart, has_counts }
-    }
-}
-
-impl ModelHandler for RowHandler {
-    type Example = Prepared;
-    type Inference = Tensors;
-    type Model = Box<dyn RowModel>;
-
-    fn load_model(&self) -> Result<Box<dyn RowModel>> {
-        match self.first.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(model) => Ok(model),
-            None => (self.load)(None),
-        }
-    }
-
-    fn load_version(&self, version: &ModelMetadata) -> Result<Box<dyn RowModel>> {
-        (self.load)(Some(version))
-    }
-
-    fn takes_updates(&self) -> bool {
-        true
-    }
-
-    fn signature(&self, model: &Box<dyn RowModel>) -> Option<Signature> {
-        Some(model.signature())
-    }
-
-    fn takes(&self, model: &Box<dyn RowModel>) -> Option<Vec<Port>> {
-        model.takes()
-    }
-
-    fn has_counts(&self) -> bool {
-        self.has_counts
-    }
-
-    fn counts(&self, model: &Box<dyn RowModel>) -> Vec<(&'static str, u64)> {
-        model.counts()
-    }
-
-    fn run_inference(
-        &self,
-        batch: &[Prepared],
-        model: &Box<dyn RowModel>,
-        args: &InferenceArgs,
-    ) -> Result<Vec<Tensors>> {
-        model.predict(batch, args)?.into_all()
-    }
-
-    fn predict(
-        &self,
-        batch: &[Prepared],
-        model: &Box<dyn RowModel>,
-        args: &InferenceArgs,
-    ) -> Result<Predictions<Tensors>> {
-        model.predict(batch, args)
-    }
-
-    // They were judged where the file gives them.
-    fn validate_inference_args(&self, _: &InferenceArgs) -> Result<()> {
-        Ok(())
-    }
-
-    fn check_example(&self, example: &Prepared, model: &Box<dyn RowModel>) -> Result<()> {
-        model.check(example)
-    }
-
-    fn element_size(&self, example: &Prepared) -> u64 {
-        match &self.measures.weight {
-            Some(weight) => measured(weight, example),
-            None => tiebeam_inference::Example::num_bytes(example) as u64,
-        }
-    }
-
-    fn num_bytes(&self, batch: &[Prepared]) -> u64 {
-        batch.iter().map(|example| tiebeam_inference::Example::num_bytes(example) as u64).sum()
-    }
-
-    fn length_fn(&self) -> Option<LengthFn<Prepared>> {
-        let length = self.measures.length.clone()?;
-        Some(Arc::new(move |example| usize::try_from(measured(&length, example)).unwrap_or(usize::MAX)))
-    }
-
-    fn metrics_namespace(&self) -> String {
-        self.namespace.clone()
-    }
-
-    fn name(&self) -> String {
-        self.handler.to_owned()
-    }
-
-    fn model_info(&self, model: &Box<dyn RowModel>) -> ModelInfo {
-        model.info()
-    }
-
-    fn model_files(&self) -> Vec<PathBuf> {
-        self.files.clone()
-    }
-
-    fn keeps_time(&self) -> bool {
-        self.apart.is_some()
-    }
-
-    fn place(&self, places: &mut Places<'_>) {
-        if let Some(apart) = &self.apart {
-            apart.place(places);
-        }
-    }
 }
