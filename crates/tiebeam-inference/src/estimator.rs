@@ -19,8 +19,9 @@ const REFITS: usize = 3;
 const RECENT: usize = 8;
 /// So many times must be known of the largest sizes before they are judged.
 const JUDGED: usize = 3;
-/// Larger sizes are kept as long as an element costs no more than this many times what it costs at the best ones.
-const TOLERANCE: f64 = 1.1;
+/// The smallest sizes are taken at which an element costs no more than this many times what it costs at the best ones: a larger
+/// batch that gains nothing only takes more memory, and its elements wait longer.
+const TOLERANCE: f64 = 1.03;
 /// After so many batches at a smaller size the larger ones get another chance: the machine may be free by now.
 const FORGIVEN: usize = 64;
 
@@ -51,7 +52,7 @@ pub(crate) struct Estimator {
     fitted: (f64, f64),
     unfitted: usize,
     speeds: Speeds,
-    /// The sizes to which the largest times fell back, while they do.
+    /// The size that is not exceeded as long as no larger one has shown to be worth it.
     fastest: Option<usize>,
     /// The last choice, before it was spread.
     chosen: (usize, Why),
@@ -260,19 +261,22 @@ impl Speeds {
         self.classes.iter().filter_map(|recent| recent.iter().map(|(size, _)| *size).max())
     }
 
-    /// The size to fall back to, when the largest sizes are slower than smaller ones. If less is known of those, going
-    /// back is how more gets known.
+    /// The size to stay at, when the largest sizes gain nothing over smaller ones. If less is known of those, going back is
+    /// how more gets known.
     fn fastest(&mut self) -> Option<usize> {
         let top = self.classes.iter().rposition(|recent| !recent.is_empty())?;
         let largest = |class: &VecDeque<(usize, f64)>| class.iter().map(|(size, _)| *size).max();
-        let limit = self.classes.iter().filter_map(median).min_by(f64::total_cmp)? * TOLERANCE;
+        // Times too short for the clock say nothing.
+        let best =
+            self.classes.iter().filter_map(median).min_by(f64::total_cmp).filter(|best| *best > 0.0)?;
         if self.classes[top].len() < JUDGED {
-            // Slower so far: no larger one is tried before it is known.
-            let is_slower = median(&self.classes[top]).is_some_and(|cost| cost > limit);
-            return if is_slower { largest(&self.classes[top]) } else { None };
+            // No gain so far: no larger one is tried before it is known.
+            let gains = median(&self.classes[top]).is_some_and(|cost| cost <= best);
+            return if gains { None } else { largest(&self.classes[top]) };
         }
+        let limit = best * TOLERANCE;
         let chosen =
-            self.classes.iter().rposition(|recent| median(recent).is_some_and(|cost| cost <= limit))?;
+            self.classes.iter().position(|recent| median(recent).is_some_and(|cost| cost <= limit))?;
         if chosen == top {
             self.capped = 0;
             return None;
@@ -421,11 +425,11 @@ mod tests {
             estimator.record(size, Duration::from_secs_f64((0.1 + 0.01 * size as f64) * noise));
             seen.push(size);
         }
-        // a/b · 19 = 190, spread by a quarter.
+        // a/b · 19 = 190, spread by a quarter; less where that costs next to nothing.
         let late = &seen[300..];
         let mean = late.iter().sum::<usize>() / late.len();
-        assert!((130..=320).contains(&mean), "mean {mean}, {late:?}");
-        assert!(late.iter().all(|size| (95..=570).contains(size)), "{late:?}");
+        assert!((100..=240).contains(&mean), "mean {mean}, {late:?}");
+        assert!(late.iter().all(|size| (64..=400).contains(size)), "{late:?}");
     }
 
     #[test]
@@ -446,13 +450,42 @@ mod tests {
         let (size, why) = estimator.told().unwrap();
         assert_eq!(size, 64);
         assert_eq!(why, "best of 1, 2, 4, 8, 16, 32, 64, 128 by elements per second");
-        // The machine got better: after a while the larger sizes are tried again, and kept.
+        // The machine got better: after a while the larger sizes are tried again, and kept as far as they gain: at 256 an
+        // element costs 2.9 % more than at 1024.
         for _ in 0..150 {
             let size = estimator.next();
             estimator.record(size, Duration::from_secs_f64(0.01 + 0.001 * size as f64));
             seen.push(size);
         }
-        assert!(seen[110..].iter().all(|size| *size > 700), "{:?}", &seen[110..]);
+        assert!(seen[60..].contains(&1024), "{:?}", &seen[60..]);
+        let late = &seen[seen.len() - 50..];
+        assert!(late.iter().all(|size| (256..512).contains(size)), "{late:?}");
+    }
+
+    /// What an element costs by size, in milliseconds, as measured for MobileNetV2: hardly anything is gained by batches.
+    #[test]
+    fn a_model_that_gains_nothing_by_batches_gets_the_smallest_of_the_best_sizes() {
+        let cost = |n: usize| match n {
+            0 | 1 => 8.2,
+            2..=3 => 8.0,
+            4..=7 => 8.1,
+            8..=15 => 9.0,
+            _ => 10.2,
+        };
+        let mut estimator = Estimator::new(&Batching::default());
+        let mut seen = Vec::new();
+        for i in 0..200 {
+            let size = estimator.next();
+            // The machine is shared: some calls take far longer.
+            let noise = if i % 11 == 3 { 2.5 } else { 1.0 };
+            estimator.record(size, Duration::from_secs_f64(cost(size) * 1e-3 * size as f64 * noise));
+            seen.push(size);
+        }
+        let most = seen.iter().max();
+        assert!(most.is_some_and(|most| *most <= 8), "{seen:?}");
+        let small = seen[40..].iter().filter(|size| **size <= 2).count();
+        assert!(small >= 150, "{seen:?}");
+        assert!(estimator.told().is_some_and(|(size, _)| size <= 2), "{:?}", estimator.told());
     }
 
     #[test]
