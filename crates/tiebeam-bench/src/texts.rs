@@ -28,7 +28,7 @@ pub fn build(p: &Pipeline, workload: &Workload, elements: usize) -> Result<()> {
     p.step("Texts")
         .apply(Create::of(texts))
         .step("Tokenize")
-        .apply(ParDo::new(Tokenize::new(workload.file("tokenizer.json"))))
+        .apply(ParDo::new(Tokenize::load(&workload.file("tokenizer.json"))?))
         .step("Embed")
         .apply(RunInference::new(handler))
         .step("Show")
@@ -46,14 +46,21 @@ pub fn build(p: &Pipeline, workload: &Workload, elements: usize) -> Result<()> {
 /// Texts to token ids and their mask.
 #[derive(Clone)]
 struct Tokenize {
-    path: String,
     names: Arc<[Arc<str>]>,
-    tokenizer: Option<Arc<Tokenizer>>,
+    /// One for all threads.
+    tokenizer: Arc<Tokenizer>,
 }
 
 impl Tokenize {
-    fn new(path: String) -> Self {
-        Tokenize { path, names: Arc::new(["input_ids".into(), "attention_mask".into()]), tokenizer: None }
+    fn load(path: &str) -> Result<Self> {
+        let wrong = |error: tokenizers::Error| {
+            Error::new(ErrorKind::Model, "TB0950", format!("the tokenizer {path} cannot be used: {error}"))
+        };
+        let mut tokenizer = Tokenizer::from_file(path).map_err(wrong)?;
+        let truncation = TruncationParams { max_length: MOST, ..TruncationParams::default() };
+        tokenizer.with_padding(None).with_truncation(Some(truncation)).map_err(wrong)?;
+        let names = Arc::new(["input_ids".into(), "attention_mask".into()]);
+        Ok(Tokenize { names, tokenizer: Arc::new(tokenizer) })
     }
 }
 
@@ -61,29 +68,13 @@ impl DoFn for Tokenize {
     type In = String;
     type Out = (String, Tensors);
 
-    fn setup(&mut self, _: &SetupContext) -> Result<()> {
-        let wrong = |error: tokenizers::Error| {
-            Error::new(
-                ErrorKind::Model,
-                "TB0950",
-                format!("the tokenizer {} cannot be used: {error}", self.path),
-            )
-        };
-        let mut tokenizer = Tokenizer::from_file(&self.path).map_err(wrong)?;
-        let truncation = TruncationParams { max_length: MOST, ..TruncationParams::default() };
-        tokenizer.with_padding(None).with_truncation(Some(truncation)).map_err(wrong)?;
-        self.tokenizer = Some(Arc::new(tokenizer));
-        Ok(())
-    }
-
     fn process(
         &mut self,
         text: String,
         _: &ElementContext<'_>,
         out: &mut Output<(String, Tensors)>,
     ) -> Result<()> {
-        let Some(tokenizer) = &self.tokenizer else { return Err(Error::internal("no tokenizer")) };
-        let encoding = tokenizer.encode_fast(text.as_str(), true).map_err(|error| {
+        let encoding = self.tokenizer.encode_fast(text.as_str(), true).map_err(|error| {
             Error::new(
                 ErrorKind::InvalidData,
                 "TB0950",

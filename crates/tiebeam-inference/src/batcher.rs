@@ -45,8 +45,11 @@ pub(crate) struct ModelTag {
 /// Which model computed a piece.
 pub(crate) type ModelId = Arc<ModelTag>;
 
-/// Runs one batch of a cohort and says what became of it and which model computed it.
-pub(crate) type Run<'a, E, P> = &'a mut dyn FnMut(usize, &[E]) -> (Verdict<P>, ModelId);
+/// What became of a batch, which model computed it, and how long it had to wait for its turn.
+pub(crate) type Ran<P> = (Verdict<P>, ModelId, Duration);
+
+/// Runs one batch of a cohort.
+pub(crate) type Run<'a, E, P> = &'a mut dyn FnMut(usize, &[E]) -> Ran<P>;
 
 /// What some of a lane's examples became.
 #[derive(Debug)]
@@ -70,6 +73,8 @@ struct LaneState<E, P> {
 
 struct State<E, P> {
     queues: Vec<Queue<E>>,
+    /// What all that waits takes together.
+    bytes: u64,
     lanes: BTreeMap<u64, LaneState<E, P>>,
     next_lane: u64,
     cohorts: Vec<Cohort>,
@@ -137,6 +142,7 @@ impl<E, P> Batcher<E, P> {
             chunks: VecDeque::new(),
             len: 0,
             weight: 0,
+            bytes: 0,
             target,
             has_lengths: false,
             is_ripe: false,
@@ -145,6 +151,7 @@ impl<E, P> Batcher<E, P> {
         Arc::new(Batcher {
             state: Mutex::new(State {
                 queues: targets.map(queue).collect(),
+                bytes: 0,
                 lanes: BTreeMap::new(),
                 next_lane: 0,
                 cohorts,
@@ -215,6 +222,16 @@ impl<E, P> Batcher<E, P> {
         queue.len > 0 && (queue.len >= enough || is_heavy)
     }
 
+    /// The class that takes most, where all that waits takes more than it may.
+    fn overflowing(&self, state: &State<E, P>) -> Option<usize> {
+        if state.bytes <= self.batching.max_queue_bytes {
+            return None;
+        }
+        let may_run = |queue: &Queue<E>| queue.len >= self.batching.min_batch_size.max(1);
+        let queues = state.queues.iter().enumerate().filter(|(_, queue)| may_run(queue));
+        queues.max_by_key(|(_, queue)| queue.bytes).map(|(class, _)| class)
+    }
+
     fn is_overdue(&self, queue: &Queue<E>, patience: Duration) -> bool {
         let now = self.clock.now();
         queue.chunks.front().is_some_and(|oldest| now.saturating_sub(oldest.since) >= patience)
@@ -239,7 +256,7 @@ impl<E, P> Batcher<E, P> {
     /// A batch from a queue that is not empty: the lane's own examples first, in order, then the oldest ones of others.
     fn take(&self, state: &mut State<E, P>, class: usize, id: u64) -> Taken<E> {
         let full = self.full_size(state, class);
-        let State { queues, lanes, .. } = state;
+        let State { queues, lanes, bytes, .. } = state;
         let queue = &mut queues[class];
         if queue.has_lengths {
             queue.is_ripe = true;
@@ -276,6 +293,9 @@ impl<E, P> Batcher<E, P> {
                     taken.longest = taken.longest.max(length);
                     taken.length = taken.length.saturating_add(length as u64);
                 }
+                let left = chunk.take_bytes(n);
+                queue.bytes -= left;
+                *bytes -= left;
                 queue.len -= n;
                 queue.weight -= chunk.weights.by_ref().take(n).map(u128::from).sum::<u128>();
                 if taken.examples.is_empty() && n == wanted && n == chunk.values.len() {
@@ -307,8 +327,8 @@ impl<E, P> Batcher<E, P> {
         // Should anything between here and the end panic, nobody is left waiting.
         let guard = Undelivered { batcher: self, parts };
         let started = self.clock.now();
-        let (verdict, model) = run(cohort, &examples);
-        let took = self.clock.now().saturating_sub(started);
+        let (verdict, model, waited) = run(cohort, &examples);
+        let took = self.clock.now().saturating_sub(started).saturating_sub(waited);
         let timed = Timed { class, size: examples.len(), took, lengths };
         let timed = verdict.is_well().then_some(timed);
         let pieces = match verdict {
@@ -318,7 +338,7 @@ impl<E, P> Batcher<E, P> {
                 let mut examples = examples.into_iter();
                 let mut retry = |part: &Part| {
                     let own: Vec<E> = examples.by_ref().take(part.len).collect();
-                    let (verdict, model) = run(cohort, &own);
+                    let (verdict, model, _) = run(cohort, &own);
                     (own, verdict, model)
                 };
                 guard.parts.iter().map(&mut retry).collect()
@@ -412,18 +432,21 @@ impl<E, P> Lane<E, P> {
         let mut state = batcher.lock();
         // Only what was brought to can be full now; only where batches wait for a time can another one be overdue.
         let mut touched = Vec::new();
-        for Chunk { slots, values, weights, lengths, class } in chunks {
+        for Chunk { slots, values, weights, lengths, bytes, class } in chunks {
             touched.push(class);
+            let state = &mut *state;
             let Some(lane) = state.lanes.get_mut(&self.id) else { return };
+            state.bytes += bytes;
             lane.queued += values.len();
             lane.thread = std::thread::current().id();
             let queue = &mut state.queues[class];
             queue.len += values.len();
+            queue.bytes += bytes;
             queue.weight += weights.iter().copied().map(u128::from).sum::<u128>();
             queue.has_lengths = !lengths.is_empty();
             let (values, weights, lengths) = (values.into_iter(), weights.into_iter(), lengths.into_iter());
             let (lane, is_sorted) = (self.id, false);
-            queue.chunks.push_back(Queued { lane, slots, values, weights, lengths, is_sorted, since });
+            queue.chunks.push_back(Queued { lane, slots, values, weights, lengths, bytes, is_sorted, since });
         }
         if batching.max_batch_duration.is_some() {
             touched = (0..state.queues.len()).collect();
@@ -439,6 +462,12 @@ impl<E, P> Lane<E, P> {
             } else {
                 next += 1;
             }
+        }
+        while let Some(class) = batcher.overflowing(&state) {
+            let taken = batcher.take(&mut state, class, self.id);
+            drop(state);
+            batcher.run(taken, run);
+            state = batcher.lock();
         }
     }
 
@@ -503,13 +532,17 @@ impl<E, P> Drop for Lane<E, P> {
         // Dropped after the lock is given back: what examples own may take long to drop.
         let mut waiting = Vec::new();
         if gone.is_some_and(|lane| lane.queued > 0) {
-            for queue in &mut state.queues {
+            let State { queues, bytes, .. } = &mut *state;
+            for queue in queues {
                 let all = std::mem::take(&mut queue.chunks).into_iter();
                 let (own, others): (VecDeque<_>, _) = all.partition(|chunk| chunk.lane == self.id);
                 queue.chunks = others;
                 queue.len -= own.iter().map(|chunk| chunk.values.len()).sum::<usize>();
                 let weights = own.iter().flat_map(|chunk| chunk.weights.as_slice());
                 queue.weight -= weights.copied().map(u128::from).sum::<u128>();
+                let own_bytes = own.iter().map(|chunk| chunk.bytes).sum::<u64>();
+                queue.bytes -= own_bytes;
+                *bytes -= own_bytes;
                 waiting.push(own);
             }
         }

@@ -31,6 +31,10 @@ pub struct Batching {
     /// A batch never weighs more (by the handler's [`element_size`](crate::ModelHandler::element_size)); a single
     /// heavier element goes alone.
     pub max_batch_weight: Option<u64>,
+    /// Elements that wait for a model take no more than about this many bytes together, by the handler's
+    /// [`num_bytes`](crate::ModelHandler::num_bytes): whoever brings more runs what is there, though it is no full batch, but no
+    /// fewer than [`min_batch_size`](Batching::min_batch_size). Default 64 MiB.
+    pub max_queue_bytes: u64,
     /// The share of a batch's time that its fixed cost may take. Default 0.05.
     pub target_batch_overhead: Option<f64>,
     /// How long the elements of a batch may take, without the fixed cost. Default 10 seconds.
@@ -51,6 +55,7 @@ impl Default for Batching {
             max_batch_size: 10_000,
             max_batch_duration: None,
             max_batch_weight: None,
+            max_queue_bytes: 64 << 20,
             target_batch_overhead: Some(0.05),
             target_batch_duration: Some(Duration::from_secs(10)),
             target_batch_duration_including_fixed_cost: None,
@@ -93,6 +98,9 @@ impl Batching {
         let invalid = |message: String| Err(Error::new(ErrorKind::InvalidArgument, "TB0320", message));
         if self.max_batch_size == 0 || self.max_batch_weight == Some(0) {
             return invalid("a batch must be allowed at least one element".to_owned());
+        }
+        if self.max_queue_bytes == 0 {
+            return invalid("max_queue_bytes must be more than nothing".to_owned());
         }
         if self.min_batch_size > self.max_batch_size {
             return invalid(format!(

@@ -67,6 +67,10 @@ pub struct ModelInfo {
     /// Where it computes: `cuda:0`, an execution provider; none is the CPU. How large batches may be is remembered by
     /// model and device.
     pub device: Option<String>,
+    /// How many calls of one copy are worth making at once; threads with more batches wait for their turn. For a model that
+    /// computes on the processor it is [`cores`]: more calls at once take more memory and no less time. None: as many as
+    /// there are threads.
+    pub max_concurrency: Option<usize>,
 }
 
 /// In an `impl ModelHandler` of a handler around another one, `self.handler`, of the same model: all that it says alike.
@@ -205,6 +209,11 @@ fn says_out_of_memory(error: &Error) -> bool {
         }
         _ => false,
     }
+}
+
+/// The processor's cores that this process may use, one at least.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Loads a model and runs it on batches. Handlers are values made by builders; nothing of them is serialised.

@@ -16,6 +16,7 @@ use tiebeam_core::error::{Error, ErrorKind, Result};
 
 use crate::batcher::{ModelId, ModelTag};
 use crate::clock::Clock;
+use crate::gate::Gate;
 use crate::handler::{ModelHandler, ModelInfo};
 use crate::memory::{self, ModelMemory};
 use crate::report;
@@ -160,6 +161,8 @@ pub(crate) struct ModelCell<M> {
     retired: Mutex<Vec<Weak<SharedModel<M>>>>,
     /// The line of this model in the process's report.
     pub(crate) report: report::Line,
+    /// What all calls of a batch go through, whichever version they ask.
+    pub(crate) gate: Gate,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -314,6 +317,8 @@ impl<H: ModelHandler> Loader<H> {
             let line = (name.as_str(), &*identity.clone());
             let report =
                 report::loaded(line, &model.info, (model.num_bytes(), model.copies.len()), &model.memory);
+            let at_once = model.info.max_concurrency.unwrap_or(usize::MAX);
+            let gate = Gate::new(at_once.saturating_mul(model.copies.len()));
             Arc::new(ModelCell {
                 key: key.clone(),
                 current: Mutex::new(Arc::new(model)),
@@ -321,6 +326,7 @@ impl<H: ModelHandler> Loader<H> {
                 has_trial: AtomicBool::new(false),
                 retired: Mutex::default(),
                 report,
+                gate,
             })
         });
         match &loaded {

@@ -37,6 +37,8 @@ pub(crate) struct Chunk<E> {
     pub(crate) weights: Vec<u64>,
     /// One for each value, where lengths count; else empty.
     pub(crate) lengths: Vec<usize>,
+    /// What all values take together.
+    pub(crate) bytes: u64,
     /// The cohort times the number of length classes, and the length class.
     pub(crate) class: usize,
 }
@@ -48,9 +50,22 @@ pub(crate) struct Queued<E> {
     pub(crate) values: std::vec::IntoIter<E>,
     pub(crate) weights: std::vec::IntoIter<u64>,
     pub(crate) lengths: std::vec::IntoIter<usize>,
+    /// What is left takes together, if all take alike.
+    pub(crate) bytes: u64,
     /// By length.
     pub(crate) is_sorted: bool,
     pub(crate) since: Duration,
+}
+
+impl<E> Queued<E> {
+    /// The bytes of the next `n` values, which leave.
+    pub(crate) fn take_bytes(&mut self, n: usize) -> u64 {
+        let all = self.values.len().max(1) as u128;
+        let share = u128::from(self.bytes) * (n as u128).min(all) / all;
+        let share = u64::try_from(share).unwrap_or(self.bytes);
+        self.bytes -= share;
+        share
+    }
 }
 
 /// The examples of one class that wait.
@@ -59,6 +74,8 @@ pub(crate) struct Queue<E> {
     pub(crate) len: usize,
     /// Wide enough for the sum of any weights.
     pub(crate) weight: u128,
+    /// What they take together.
+    pub(crate) bytes: u64,
     /// The size of its next batch, as far as times tell.
     pub(crate) target: usize,
     /// Whether its examples came with lengths.
@@ -77,6 +94,7 @@ impl<E> Queue<E> {
         let all = std::mem::take(&mut self.chunks).into_iter();
         let (own, others): (VecDeque<_>, VecDeque<_>) = all.partition(|chunk| chunk.lane == id);
         let since = own.front().map_or(Duration::ZERO, |chunk| chunk.since);
+        let bytes = own.iter().map(|chunk| chunk.bytes).sum();
         let has_weights = own.iter().any(|chunk| chunk.weights.len() > 0);
         let mut items = Vec::with_capacity(own.iter().map(|chunk| chunk.values.len()).sum());
         for Queued { slots, values, mut weights, mut lengths, .. } in own {
@@ -108,6 +126,7 @@ impl<E> Queue<E> {
             values: values.into_iter(),
             weights: weights.into_iter(),
             lengths: lengths.into_iter(),
+            bytes,
             is_sorted: true,
             since,
         };

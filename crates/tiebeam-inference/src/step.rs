@@ -10,7 +10,7 @@ use std::time::Duration;
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_core::{OutputTag, View};
 
-use crate::batcher::{Batcher, Chunk, ModelId, Slots};
+use crate::batcher::{Batcher, Chunk, ModelId, Ran, Slots};
 use crate::batching::{Batching, LengthFn};
 use crate::call::{Caller, MeterBook, Refusal, Verdict};
 use crate::chain::{Before, rescued};
@@ -233,8 +233,8 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
         let has_cohorts = self.models.len() > 1;
         if self.length.is_none() && !has_cohorts {
             let weights = weigh(&examples);
-            let (slots, lengths) = (Slots::From(first), Vec::new());
-            return vec![Chunk { slots, values: examples, weights, lengths, class: 0 }];
+            let (slots, lengths, bytes) = (Slots::From(first), Vec::new(), self.handler.num_bytes(&examples));
+            return vec![Chunk { slots, values: examples, weights, lengths, bytes, class: 0 }];
         }
         let mut chunks: BTreeMap<usize, Grouped<H::Example>> = BTreeMap::new();
         let some = examples.len() / 4 + 1;
@@ -257,24 +257,35 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
             values.push(example);
         }
         let chunk = |(class, (slots, lengths, values)): (usize, Grouped<H::Example>)| {
-            let weights = weigh(&values);
-            Chunk { slots: Slots::Each(slots), values, weights, lengths, class }
+            let (weights, bytes) = (weigh(&values), self.handler.num_bytes(&values));
+            Chunk { slots: Slots::Each(slots), values, weights, lengths, bytes, class }
         };
         chunks.into_iter().map(chunk).collect()
     }
 
-    /// Computes a batch of a cohort with the version in use, or with one on trial.
+    /// Computes a batch of a cohort with the version in use, or with one on trial, as soon as the model takes one more call.
     pub(crate) fn compute(
         &self,
         cohort: usize,
         examples: &[H::Example],
         meters: &MeterBook<H::Model>,
-    ) -> (Verdict<H::Inference>, ModelId) {
+    ) -> Ran<H::Inference> {
         let in_use = match self.models.acquire(cohort) {
             Ok(in_use) => in_use,
-            Err(error) => return (self.all_refused(error, examples.len()), ModelId::default()),
+            Err(error) => {
+                return (self.all_refused(error, examples.len()), ModelId::default(), Duration::ZERO);
+            }
         };
         let (cell, n) = (&in_use.cell, examples.len());
+        let (_inside, waited) = match cell.gate.try_enter() {
+            Some(inside) => (inside, Duration::ZERO),
+            None => {
+                let clock = &self.settings.clock;
+                let began = clock.now();
+                let inside = cell.gate.enter();
+                (inside, clock.now().saturating_sub(began))
+            }
+        };
         let version = cell.current();
         self.batcher.know(cohort, &version.memory);
         let done = match cell.trial().filter(|trial| trial.takes(n)) {
@@ -292,7 +303,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
         {
             *lock(&self.sample) = examples.first().cloned();
         }
-        done
+        (done.0, done.1, waited)
     }
 
     /// What the handler counted of its models, to the metrics and the report.

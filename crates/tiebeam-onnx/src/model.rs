@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tiebeam_core::error::{Error, ErrorKind, Result};
-use tiebeam_inference::{Example, Inference, ModelInfo, Port, Signature, Tensor};
+use tiebeam_inference::{Example, Inference, ModelInfo, Port, Signature, Tensor, cores};
 
-use crate::engine::{self, Engine, EngineOptions, Session};
+use crate::engine::{self, CPU, Engine, EngineOptions, Session};
 use crate::file::{ModelFile, model_error};
 use crate::rows::{self, Fit};
 use crate::signature::signature;
@@ -106,21 +106,25 @@ impl OnnxModel {
             uri: Some(file.name().to_owned()),
             sha256: Some(file.sha256().to_owned()),
             bytes: Some(file.num_bytes()),
-            device: None,
+            ..ModelInfo::default()
         };
         let (engine, session) = engine::open(file, &inputs, &outputs, &options.engine)?;
-        let details = ModelInfo { device: Some(options.engine.device(engine)), ..details };
+        let device = options.engine.device(engine);
+        // What is no processor is called in turn.
+        let max_concurrency = Some(if device == CPU { cores() } else { 1 });
+        let details = ModelInfo { device: Some(device), max_concurrency, ..details };
         let output_names = outputs.iter().map(|port| port.name.clone()).collect();
         Ok(OnnxModel { name, details, engine, inputs, padding, outputs, output_names, session })
     }
 
     /// The same model with another identity in reports: where an ONNX graph was made from another file. It stays on its
-    /// device unless they name one.
+    /// device unless they name one, and takes as many calls at once.
     #[must_use]
     pub fn with_details(mut self, details: ModelInfo) -> Self {
         self.name = details.model_id.clone();
         let device = details.device.clone().or_else(|| self.details.device.take());
-        self.details = ModelInfo { device, ..details };
+        let max_concurrency = details.max_concurrency.or(self.details.max_concurrency);
+        self.details = ModelInfo { device, max_concurrency, ..details };
         self
     }
 

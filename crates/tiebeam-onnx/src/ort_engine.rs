@@ -183,6 +183,8 @@ fn create(
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(1)?
             .with_inter_threads(1)?
+            // It keeps a block of memory for each shape of a batch that it has seen, which is another one each time.
+            .with_memory_pattern(false)?
             .with_execution_providers(&providers)?)
     };
     if let Some(path) = file.path().filter(|_| file.external_bytes() > LARGEST_MESSAGE) {

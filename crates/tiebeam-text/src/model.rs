@@ -122,7 +122,7 @@ impl TextModel {
             uri: Some(folder.display().to_string()),
             sha256: Some(weights.sha256().to_owned()),
             bytes: Some(bytes.len() as u64),
-            device: None,
+            ..ModelInfo::default()
         };
         drop(weights);
         let names = ["input_ids", "attention_mask", "token_type_ids"];

@@ -204,7 +204,7 @@ impl<E: Example, P: Inference> ModelHandler for TFModelHandler<E, P> {
                 uri: Some(name.clone()),
                 sha256: Some(sha256),
                 bytes: Some(bytes.len() as u64),
-                device: None,
+                ..ModelInfo::default()
             },
         );
         let onnx = to_onnx(&name, &bytes)?.to_bytes();

@@ -204,7 +204,7 @@ impl<E, P> PytorchModelHandler<E, P> {
             uri: Some(weights.file().to_owned()),
             sha256: Some(weights.sha256().to_owned()),
             bytes: Some(bytes.len() as u64),
-            device: None,
+            ..ModelInfo::default()
         };
         Ok((bytes, details))
     }

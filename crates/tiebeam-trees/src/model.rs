@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_inference::signature::{Dim, Example, Inference, Port};
-use tiebeam_inference::{DType, ModelInfo, Tensor};
+use tiebeam_inference::{DType, ModelInfo, Tensor, cores};
 
 use crate::file::{self, Format, model_error};
 use crate::forest::{Forest, Lightgbm, Xgboost};
@@ -181,6 +181,7 @@ impl TreesModel {
             sha256: Some(sha256),
             bytes: Some(read.body.num_bytes().max(1)),
             device: None,
+            max_concurrency: Some(cores()),
         };
         Ok(TreesModel {
             name,

@@ -325,7 +325,9 @@ fn put_info(info: &ModelInfo, out: &mut Vec<u8>) {
     for text in [&info.uri, &info.sha256, &info.device] {
         put_maybe(text.as_deref(), out);
     }
-    write_varint(info.bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)), out);
+    for number in [info.bytes, info.max_concurrency.map(|calls| calls as u64)] {
+        write_varint(number.map_or(-1, |number| i64::try_from(number).unwrap_or(i64::MAX)), out);
+    }
 }
 
 fn take_info(input: &mut Reader) -> Result<ModelInfo> {
@@ -333,7 +335,8 @@ fn take_info(input: &mut Reader) -> Result<ModelInfo> {
     let mut text = || Ok::<_, Error>(take_maybe(input)?.map(|text| text.to_string()));
     let (uri, sha256, device) = (text()?, text()?, text()?);
     let bytes = u64::try_from(input.varint()?).ok();
-    Ok(ModelInfo { model_id, uri, sha256, bytes, device })
+    let max_concurrency = usize::try_from(input.varint()?).ok();
+    Ok(ModelInfo { model_id, uri, sha256, bytes, device, max_concurrency })
 }
 
 fn put_ports(ports: &[Port], out: &mut Vec<u8>) {
@@ -538,6 +541,7 @@ mod tests {
             model_id: "m.onnx".into(),
             sha256: Some("ab".to_owned()),
             bytes: Some(4),
+            max_concurrency: Some(2),
             ..ModelInfo::default()
         };
         let shape = vec![Dim::Free, Dim::Fixed(1 << 40), Dim::Named("n".into())];

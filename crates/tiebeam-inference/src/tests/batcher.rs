@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use super::{FakeClock, bad};
-use crate::batcher::{Batcher, Chunk, Lane, ModelId, Slots};
+use crate::batcher::{Batcher, Chunk, Lane, ModelId, Ran, Slots};
 use crate::batching::Batching;
 use crate::call::Verdict;
 use crate::clock::SystemClock;
@@ -13,16 +13,16 @@ use crate::clock::SystemClock;
 type Sizes = Arc<Mutex<Vec<usize>>>;
 
 fn chunk(first: usize, values: Vec<i64>) -> Chunk<i64> {
-    Chunk { slots: Slots::From(first), values, weights: Vec::new(), lengths: Vec::new(), class: 0 }
+    Chunk { slots: Slots::From(first), values, weights: Vec::new(), lengths: Vec::new(), bytes: 0, class: 0 }
 }
 
 /// Doubles, and notes the size.
-fn double(sizes: &Sizes) -> impl FnMut(usize, &[i64]) -> (Verdict<i64>, ModelId) {
+fn double(sizes: &Sizes) -> impl FnMut(usize, &[i64]) -> Ran<i64> {
     let sizes = sizes.clone();
     move |_, batch| {
         assert!(!batch.is_empty());
         sizes.lock().unwrap().push(batch.len());
-        (Verdict::All(batch.iter().map(|x| x * 2).collect()), ModelId::default())
+        (Verdict::All(batch.iter().map(|x| x * 2).collect()), ModelId::default(), Duration::ZERO)
     }
 }
 
@@ -97,6 +97,49 @@ fn fault_03_fault_06_weights_bound_batches_and_an_oversize_element_goes_alone() 
     assert_eq!(sizes_of(&batching, [endless]), [1, 1]);
 }
 
+/// What is run, and after how many elements of 20 bytes it was.
+fn runs_of(batching: &Batching, lengths: &[usize]) -> Vec<(usize, Vec<i64>)> {
+    let (runs, pushed) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
+    let mut note = |_: usize, batch: &[i64]| {
+        runs.lock().unwrap().push((pushed.load(Ordering::SeqCst), batch.to_vec()));
+        (Verdict::All(batch.to_vec()), ModelId::default(), Duration::ZERO)
+    };
+    let batcher = Batcher::new(batching, 1, 1, Arc::new(FakeClock::default()));
+    let lane = batcher.open();
+    for (i, length) in lengths.iter().enumerate() {
+        pushed.fetch_add(1, Ordering::SeqCst);
+        let own = Chunk { lengths: vec![*length], bytes: 20, ..chunk(i, vec![*length as i64]) };
+        lane.push([own], &mut note);
+    }
+    // What comes back is all that went in.
+    pushed.store(0, Ordering::SeqCst);
+    lane.finish(&|| false, &mut note).unwrap();
+    let slots: Vec<usize> = done(&lane).into_iter().map(|(slot, ..)| slot).collect();
+    assert_eq!(slots, (0..lengths.len()).collect::<Vec<_>>());
+    runs.into_inner().unwrap()
+}
+
+#[test]
+fn a_queue_that_takes_too_many_bytes_is_run_before_enough_is_gathered() {
+    let lengths = [9, 3, 7, 1, 5, 8, 2];
+    // Eight batches' worth would be gathered to sort them by their lengths; five elements are too much here.
+    let batching = Batching { max_queue_bytes: 99, ..Batching::fixed(4) };
+    assert_eq!(runs_of(&batching, &lengths), [(5, vec![1, 3, 5, 7]), (0, vec![2, 8, 9])]);
+    assert_eq!(
+        runs_of(&Batching::fixed(4), &lengths),
+        [(0, vec![1, 2, 3, 5]), (0, vec![7, 8, 9])],
+        "as it is without such a bound"
+    );
+}
+
+#[test]
+fn a_queue_in_bytes_never_breaks_the_smallest_batch_that_was_asked_for() {
+    let batching = Batching { max_queue_bytes: 1, ..Batching::fixed(3) };
+    assert_eq!(runs_of(&batching, &[1, 2, 3, 4]), [(3, vec![1, 2, 3]), (0, vec![4])]);
+    let batching = Batching { max_queue_bytes: 1, ..Batching::at_most(100) };
+    assert_eq!(runs_of(&batching, &[1, 2, 3]), [(1, vec![1]), (2, vec![2]), (3, vec![3])]);
+}
+
 #[test]
 fn length_classes_do_not_mix() {
     let each = |class, slots: &[usize]| Chunk {
@@ -104,6 +147,7 @@ fn length_classes_do_not_mix() {
         values: slots.iter().map(|slot| *slot as i64).collect(),
         weights: Vec::new(),
         lengths: Vec::new(),
+        bytes: 0,
         class,
     };
     let sizes = Sizes::default();
@@ -255,8 +299,8 @@ fn bundles_that_share_a_batch_do_not_share_its_failure() {
     let batcher = Batcher::new(&Batching::fixed(4), 1, 1, Arc::new(FakeClock::default()));
     let (good, guilty) = (batcher.open(), batcher.open());
     let mut run = |_: usize, batch: &[i64]| match batch.contains(&-1) {
-        true => (Verdict::Failed(bad("minus one")), ModelId::default()),
-        false => (Verdict::All(batch.to_vec()), ModelId::default()),
+        true => (Verdict::Failed(bad("minus one")), ModelId::default(), Duration::ZERO),
+        false => (Verdict::All(batch.to_vec()), ModelId::default(), Duration::ZERO),
     };
     good.push([chunk(0, vec![1, 2])], &mut run);
     guilty.push([chunk(0, vec![3, -1])], &mut run);
@@ -322,7 +366,7 @@ fn one_bundle(
     let mut run = |_: usize, batch: &[i64]| {
         assert!(!batch.is_empty() && batch.len() <= batching.max_batch_size);
         predicted.fetch_add(batch.len(), Ordering::SeqCst);
-        (Verdict::All(batch.iter().map(|x| x.wrapping_mul(2)).collect()), ModelId::default())
+        (Verdict::All(batch.iter().map(|x| x.wrapping_mul(2)).collect()), ModelId::default(), Duration::ZERO)
     };
     let lane = batcher.open();
     let mut wanted = Vec::new();
@@ -351,7 +395,7 @@ fn one_bundle(
                     Some(_) => values.iter().map(|value| (value % 31).unsigned_abs() as usize).collect(),
                     None => Vec::new(),
                 };
-                Chunk { slots: Slots::Each(slots), values, weights, lengths, class }
+                Chunk { slots: Slots::Each(slots), values, weights, lengths, bytes: 8, class }
             })
             .collect();
         pushed.fetch_add(n, Ordering::SeqCst);
@@ -373,7 +417,7 @@ fn examples_of_about_one_length_share_a_batch_and_little_is_padded() {
         let mut own: Vec<usize> = batch.iter().map(|i| lengths[*i as usize]).collect();
         own.sort_unstable();
         batches.lock().unwrap().push((own[0], own[own.len() - 1]));
-        (Verdict::All(batch.iter().map(|x| x * 2).collect()), ModelId::default())
+        (Verdict::All(batch.iter().map(|x| x * 2).collect()), ModelId::default(), Duration::ZERO)
     };
     let batcher = Batcher::new(&Batching::fixed(8), 1, 1, Arc::new(FakeClock::default()));
     let lane = batcher.open();

@@ -6,10 +6,10 @@ use std::sync::{Arc, Barrier};
 use tiebeam_core::ErrorKind;
 use tiebeam_core::error::{Error, Result};
 
-use super::{Counting, FakeClock, plus_one};
+use super::{Bench, Counting, Fake, FakeClock, global, plus_one};
 use crate::handler::{ModelHandler, ModelInfo};
 use crate::model::{Loader, ModelCell, unique_identity};
-use crate::report;
+use crate::{RunInference, report};
 
 fn shared_model<H: ModelHandler>(handler: &Arc<H>, identity: &Arc<str>) -> Result<Arc<ModelCell<H::Model>>> {
     let clock = Arc::new(FakeClock::default());
@@ -134,7 +134,7 @@ fn the_report_tells_one_runs_models() {
         uri: Some("/m.pth".into()),
         sha256: Some("ab".into()),
         bytes: Some(7),
-        device: None,
+        ..ModelInfo::default()
     };
     let model = shared_model(&Arc::new(handler), &unique_identity()).unwrap();
     let mine = |reports: Vec<report::ModelReport>| {
@@ -163,4 +163,34 @@ fn the_report_tells_one_runs_models() {
     report::used(&model.report);
     assert_eq!(mine(report::models_since(after)), expected);
     assert_eq!(mine(report::models()), expected);
+}
+
+#[test]
+fn no_more_calls_are_made_at_once_than_the_model_is_good_for() {
+    let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = most.clone();
+    let mut handler = Fake::new(move |batch: &[i64]| {
+        seen.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        std::thread::yield_now();
+        inside.fetch_sub(1, Ordering::SeqCst);
+        Ok(batch.to_vec())
+    });
+    handler.info.max_concurrency = Some(1);
+    // As many for each copy.
+    let bench = Bench::new(RunInference::new(handler.model_copies(2).max_batch_size(1)));
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let mut instance = bench.instance();
+            scope.spawn(move || {
+                instance.setup().unwrap();
+                for bundle in 0..20 {
+                    instance.bundle([global([thread, bundle, 7])]).unwrap();
+                }
+                let own: Vec<i64> = instance.results().iter().map(|result| result.inference).collect();
+                let wanted: Vec<i64> = (0..20).flat_map(|bundle| [thread, bundle, 7]).collect();
+                assert_eq!(own, wanted);
+            });
+        }
+    });
+    assert!((1..=2).contains(&most.load(Ordering::SeqCst)), "{most:?}");
 }

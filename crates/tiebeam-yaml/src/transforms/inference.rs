@@ -81,6 +81,7 @@ pub const COMMON: &[Key] = &[
     Key::optional("max_batch_duration_secs", Wants::Number, "batches wait no longer"),
     Key::optional("max_batch_duration", Wants::Any, "the same with a unit: 200ms (ours)"),
     Key::optional("max_batch_weight", Wants::Int, "batches never weigh more: bytes of tensors, or as told"),
+    Key::optional("max_queue_bytes", Wants::Int, "rows that wait take no more together; 67108864 (ours)"),
     Key::optional("element_size_fn", Wants::Any, "an expression or `{callable: …}`: what a row weighs"),
     Key::optional(
         "batch_length_fn",
@@ -272,6 +273,9 @@ fn batching(maker: &mut Maker<'_>, config: &Node, has_lengths: bool) -> Option<B
         }
     }
     batching.max_batch_weight = positive(maker, config, "max_batch_weight").map(|n| n as u64);
+    if let Some(bytes) = positive(maker, config, "max_queue_bytes") {
+        batching.max_queue_bytes = bytes as u64;
+    }
     if let Some(node) = config.get("max_batch_duration_secs") {
         let seconds = match node.content {
             Content::Int(seconds) => seconds as f64,
