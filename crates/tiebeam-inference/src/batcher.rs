@@ -366,7 +366,7 @@ impl<E, P> Batcher<E, P> {
         if let Some(Timed { class, size, took, lengths }) = timed {
             let brain = &state.cohorts[class / self.classes].brain;
             brain.was_padded(lengths);
-            state.queues[class].target = brain.record(class % self.classes, size, took);
+            state.queues[class].target = brain.record(class % self.classes, size, lengths, took);
         }
         drop(state);
         self.changed.notify_all();

@@ -69,9 +69,10 @@ impl Brain {
     }
 
     /// Tells what a batch took; gives the size of the next one.
-    pub(crate) fn record(&self, class: usize, size: usize, took: Duration) -> usize {
+    pub(crate) fn record(&self, class: usize, size: usize, lengths: Lengths, took: Duration) -> usize {
         self.with(class, |class| {
-            class.estimator.record(size, took);
+            let work = if lengths.padded > 0 { lengths.padded as f64 } else { size as f64 };
+            class.estimator.record_work(size, work, took);
             class.target = class.estimator.next();
             class.target
         })

@@ -109,15 +109,16 @@ impl Estimator {
         self.ignore_next = true;
     }
 
-    /// Tells how long a batch of `size` took.
-    pub(crate) fn record(&mut self, size: usize, took: Duration) {
+    /// Tells how long a batch of `size` took, and how much was computed: its length with padding, where lengths count. Within a
+    /// class they differ by half, and without them long examples would look like a size that is too large.
+    pub(crate) fn record_work(&mut self, size: usize, work: f64, took: Duration) {
         if std::mem::take(&mut self.ignore_next) {
             self.replay = Some(size);
             return;
         }
         self.measured.push((size as f64, took.as_secs_f64()));
         self.unfitted += 1;
-        self.speeds.record(size, took.as_secs_f64());
+        self.speeds.record(size, took.as_secs_f64() / work.max(1.0));
         self.fastest = self.speeds.fastest();
         if self.measured.len() >= MAX_MEASUREMENTS {
             // Two at once, so that whether their number is odd (which `next` uses) does not change.
@@ -237,14 +238,14 @@ impl Estimator {
 /// some size (its caches are full, its memory is swapped); this can.
 #[derive(Debug, Default)]
 struct Speeds {
-    /// By the binary logarithm of the size: (size, seconds for each element), oldest first.
+    /// By the binary logarithm of the size: (size, seconds for each element, or for its length), oldest first.
     classes: Vec<VecDeque<(usize, f64)>>,
     /// Batches since the largest sizes were found to be slower.
     capped: usize,
 }
 
 impl Speeds {
-    fn record(&mut self, size: usize, seconds: f64) {
+    fn record(&mut self, size: usize, cost: f64) {
         let class = size.max(1).ilog2() as usize;
         if self.classes.len() <= class {
             self.classes.resize_with(class + 1, || VecDeque::with_capacity(RECENT));
@@ -253,7 +254,7 @@ impl Speeds {
         if recent.len() == RECENT {
             recent.pop_front();
         }
-        recent.push_back((size, seconds / size.max(1) as f64));
+        recent.push_back((size, cost));
     }
 
     /// The largest size of each class that was tried.
@@ -330,6 +331,12 @@ fn fit(points: &[(f64, f64)], weight: impl Fn((f64, f64)) -> f64) -> (f64, f64) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Estimator {
+        fn record(&mut self, size: usize, took: Duration) {
+            self.record_work(size, size as f64, took);
+        }
+    }
 
     fn sizes(n: usize, batching: Batching, took: impl Fn(usize) -> f64) -> Vec<usize> {
         let mut estimator = Estimator::new(&batching);
@@ -460,6 +467,21 @@ mod tests {
         assert!(seen[60..].contains(&1024), "{:?}", &seen[60..]);
         let late = &seen[seen.len() - 50..];
         assert!(late.iter().all(|size| (256..512).contains(size)), "{late:?}");
+    }
+
+    #[test]
+    fn longer_examples_are_no_reason_against_larger_batches() {
+        // Each time the gathered examples are in the order of their lengths, so that larger batches have the longer ones.
+        let batching =
+            Batching { target_batch_overhead: None, target_batch_duration: None, ..Batching::at_most(16) };
+        let mut estimator = Estimator::new(&batching);
+        for i in 0..20 {
+            let size = estimator.next();
+            let length = if i < 5 { 16.0 + 4.0 * i as f64 } else { 32.0 };
+            let took = length * (6e-4 + 1e-3 * size as f64);
+            estimator.record_work(size, length * size as f64, Duration::from_secs_f64(took));
+        }
+        assert_eq!(estimator.told().map(|(size, _)| size), Some(16), "{:?}", estimator.told());
     }
 
     /// What an element costs by size, in milliseconds, as measured for MobileNetV2: hardly anything is gained by batches.

@@ -102,7 +102,7 @@ impl ModelHandler for Times {
             uri: Some(model.path.display().to_string()),
             sha256: Some(format!("{:0>64}", model.text.trim())),
             bytes: Some(8),
-            device: None,
+            ..ModelInfo::default()
         }
     }
 }
