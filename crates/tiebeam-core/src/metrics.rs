@@ -37,6 +37,13 @@ impl DistributionValue {
         self.merge(&DistributionValue { count: 1, sum: value, min: value, max: value });
     }
 
+    /// One value, `n` times more.
+    pub fn add_many(&mut self, value: i64, n: i64) {
+        if n > 0 {
+            self.merge(&DistributionValue { count: n, sum: value.saturating_mul(n), min: value, max: value });
+        }
+    }
+
     /// All values of another.
     pub fn merge(&mut self, other: &DistributionValue) {
         self.count += other.count;
@@ -97,6 +104,11 @@ impl Distribution {
     /// One more value.
     pub fn update(&self, value: i64) {
         lock(&self.0).add(value);
+    }
+
+    /// All values that were gathered elsewhere.
+    pub fn merge(&self, values: &DistributionValue) {
+        lock(&self.0).merge(values);
     }
 }
 

@@ -19,6 +19,7 @@ use crate::batching::Batching;
 use crate::brain::{Brain, Lengths};
 use crate::call::Verdict;
 use crate::clock::Clock;
+use crate::latency::{Arrivals, Arrived, Latencies, Span, Waits};
 use crate::memory::ModelMemory;
 pub(crate) use crate::queue::{Chunk, Slots};
 use crate::queue::{Queue, Queued};
@@ -58,6 +59,7 @@ pub(crate) struct Piece<E, P> {
     pub(crate) examples: Vec<E>,
     pub(crate) verdict: Verdict<P>,
     pub(crate) model: ModelId,
+    pub(crate) waits: Waits,
 }
 
 struct LaneState<E, P> {
@@ -85,6 +87,8 @@ struct Cohort {
     brain: Arc<Brain>,
     /// Known from the model's first load on.
     memory: Option<Arc<ModelMemory>>,
+    /// The same: where its elements' times are counted for the report.
+    latencies: Option<Arc<Latencies>>,
 }
 
 /// See the module.
@@ -101,6 +105,7 @@ struct Part {
     lane: u64,
     slots: Slots,
     len: usize,
+    arrived: Arrived,
 }
 
 struct Taken<E> {
@@ -136,7 +141,7 @@ impl<E, P> Batcher<E, P> {
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
         let classes = classes.max(1);
-        let cohort = |_| Cohort { brain: Brain::new(batching, classes), memory: None };
+        let cohort = |_| Cohort { brain: Brain::new(batching, classes), memory: None, latencies: None };
         let cohorts: Vec<Cohort> = (0..cohorts.max(1)).map(cohort).collect();
         let queue = |target| Queue {
             chunks: VecDeque::new(),
@@ -164,11 +169,14 @@ impl<E, P> Batcher<E, P> {
     }
 
     /// From now on the cohort's batches are no larger than this model is known to hold, and sizes are learned for all who
-    /// ask it.
-    pub(crate) fn know(&self, cohort: usize, memory: &Arc<ModelMemory>) {
+    /// ask it; how long its elements take is counted with those of all who ask it.
+    pub(crate) fn know(&self, cohort: usize, memory: &Arc<ModelMemory>, latencies: &Arc<Latencies>) {
         let mut state = self.lock();
         let State { queues, cohorts, .. } = &mut *state;
         let Some(known) = cohorts.get_mut(cohort) else { return };
+        if !known.latencies.as_ref().is_some_and(|own| Arc::ptr_eq(own, latencies)) {
+            known.latencies = Some(latencies.clone());
+        }
         if known.memory.as_ref().is_some_and(|own| Arc::ptr_eq(own, memory)) {
             return;
         }
@@ -307,7 +315,8 @@ impl<E, P> Batcher<E, P> {
                     }
                     taken.examples.extend(chunk.values.by_ref().take(n));
                 }
-                taken.parts.push(Part { lane: chunk.lane, slots: chunk.slots.take(n), len: n });
+                let (slots, arrived) = (chunk.slots.take(n), chunk.arrivals.take(n));
+                taken.parts.push(Part { lane: chunk.lane, slots, len: n, arrived });
                 if let Some(lane) = lanes.get_mut(&chunk.lane) {
                     lane.queued -= n;
                     lane.running += n;
@@ -328,7 +337,8 @@ impl<E, P> Batcher<E, P> {
         let guard = Undelivered { batcher: self, parts };
         let started = self.clock.now();
         let (verdict, model, waited) = run(cohort, &examples);
-        let took = self.clock.now().saturating_sub(started).saturating_sub(waited);
+        let (started, mut ended) = (started.saturating_add(waited), self.clock.now());
+        let took = ended.saturating_sub(started);
         let timed = Timed { class, size: examples.len(), took, lengths };
         let timed = verdict.is_well().then_some(timed);
         let pieces = match verdict {
@@ -341,16 +351,26 @@ impl<E, P> Batcher<E, P> {
                     let (verdict, model, _) = run(cohort, &own);
                     (own, verdict, model)
                 };
-                guard.parts.iter().map(&mut retry).collect()
+                let pieces = guard.parts.iter().map(&mut retry).collect();
+                ended = self.clock.now();
+                pieces
             }
             Verdict::All(all) => split(examples, all, &model, &guard.parts, Verdict::All),
             Verdict::Each(each) => split(examples, each, &model, &guard.parts, Verdict::Each),
         };
-        self.deliver(guard.disarm(), pieces, timed);
+        self.deliver(cohort, guard.disarm(), pieces, Some(Span { started, ended }), timed);
     }
 
-    fn deliver(&self, parts: Vec<Part>, pieces: Vec<(Vec<E>, Verdict<P>, ModelId)>, timed: Option<Timed>) {
+    fn deliver(
+        &self,
+        cohort: usize,
+        parts: Vec<Part>,
+        pieces: Vec<(Vec<E>, Verdict<P>, ModelId)>,
+        span: Option<Span>,
+        timed: Option<Timed>,
+    ) {
         let mut state = self.lock();
+        let latencies = state.cohorts.get(cohort).and_then(|cohort| cohort.latencies.clone());
         if let (Some(timed), Some(first)) = (&timed, parts.first())
             && let Some(lane) = state.lanes.get_mut(&first.lane)
         {
@@ -358,10 +378,15 @@ impl<E, P> Batcher<E, P> {
         }
         for (part, (examples, verdict, model)) in parts.into_iter().zip(pieces) {
             // A lane that is gone has failed for another reason; nobody wants its predictions.
-            if let Some(lane) = state.lanes.get_mut(&part.lane) {
-                lane.running -= part.len;
-                lane.done.push(Piece { slots: part.slots, examples, verdict, model });
+            let Some(lane) = state.lanes.get_mut(&part.lane) else { continue };
+            lane.running -= part.len;
+            // Of what failed as a whole, the bundle is done again: it counts then.
+            let span = span.filter(|_| !matches!(verdict, Verdict::Failed(_)));
+            let waits = span.map(|span| Waits::of(&part.arrived, span)).unwrap_or_default();
+            if let (Some(latencies), Some(span)) = (&latencies, span) {
+                latencies.add(&part.arrived, span.ended);
             }
+            lane.done.push(Piece { slots: part.slots, examples, verdict, model, waits });
         }
         if let Some(Timed { class, size, took, lengths }) = timed {
             let brain = &state.cohorts[class / self.classes].brain;
@@ -412,7 +437,7 @@ impl<E, P> Drop for Undelivered<'_, E, P> {
         };
         let parts = std::mem::take(&mut self.parts);
         let pieces = parts.iter().map(failed).collect();
-        self.batcher.deliver(parts, pieces, None);
+        self.batcher.deliver(0, parts, pieces, None, None);
     }
 }
 
@@ -427,8 +452,7 @@ impl<E, P> Lane<E, P> {
     pub(crate) fn push(&self, chunks: impl IntoIterator<Item = Chunk<E>>, run: Run<'_, E, P>) {
         let batcher = &*self.batcher;
         let batching = &batcher.batching;
-        let waits = batching.max_batch_duration.is_some() || batching.min_batch_size > 1;
-        let since = if waits { batcher.clock.now() } else { Duration::ZERO };
+        let since = batcher.clock.now();
         let mut state = batcher.lock();
         // Only what was brought to can be full now; only where batches wait for a time can another one be overdue.
         let mut touched = Vec::new();
@@ -445,8 +469,9 @@ impl<E, P> Lane<E, P> {
             queue.weight += weights.iter().copied().map(u128::from).sum::<u128>();
             queue.has_lengths = !lengths.is_empty();
             let (values, weights, lengths) = (values.into_iter(), weights.into_iter(), lengths.into_iter());
-            let (lane, is_sorted) = (self.id, false);
-            queue.chunks.push_back(Queued { lane, slots, values, weights, lengths, bytes, is_sorted, since });
+            let (lane, is_sorted, arrivals) = (self.id, false, Arrivals::At(since));
+            let queued = Queued { lane, slots, values, weights, lengths, bytes, is_sorted, since, arrivals };
+            queue.chunks.push_back(queued);
         }
         if batching.max_batch_duration.is_some() {
             touched = (0..state.queues.len()).collect();

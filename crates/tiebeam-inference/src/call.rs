@@ -14,6 +14,7 @@ use crate::brain::Lengths;
 use crate::chain::Before;
 use crate::clock::Clock;
 use crate::handler::{Answered, InferenceArgs, ModelHandler, Predictions};
+use crate::latency::Waits;
 use crate::memory::ModelMemory;
 use crate::model::{LoadCost, SharedModel, panic_text, within};
 use crate::models::ModelSet;
@@ -60,6 +61,16 @@ impl<M> MeterBook<M> {
         self.total.num_inferences.add(whole(n));
         if let Some(named) = self.of(tag) {
             named.num_inferences.add(whole(n));
+        }
+    }
+
+    /// Elements came back from that model after so long.
+    pub(crate) fn waited(&self, tag: &ModelTag, waits: &Waits) {
+        if waits.queue.count > 0 {
+            self.total.waited(waits);
+            if let Some(named) = self.of(tag) {
+                named.waited(waits);
+            }
         }
     }
 
@@ -120,6 +131,8 @@ pub(crate) struct Meters {
     elements_time: Distribution,
     padded: Counter,
     padding: Counter,
+    queue_wait: Distribution,
+    element_latency: Distribution,
 }
 
 fn whole(value: impl TryInto<i64>) -> i64 {
@@ -142,6 +155,8 @@ impl Meters {
             elements_time: metrics.distribution("BatchElements", "msec_per_batch"),
             padded: counter("padded_length"),
             padding: counter("padding_length"),
+            queue_wait: distribution("queue_wait_micro_secs"),
+            element_latency: distribution("element_latency_micro_secs"),
         }
     }
 
@@ -155,6 +170,11 @@ impl Meters {
     pub(crate) fn was_padded(&self, lengths: Lengths) {
         self.padded.add(whole(lengths.padded));
         self.padding.add(whole(lengths.padding));
+    }
+
+    fn waited(&self, waits: &Waits) {
+        self.queue_wait.merge(&waits.queue);
+        self.element_latency.merge(&waits.whole);
     }
 
     pub(crate) fn loaded(&self, cost: LoadCost) {

@@ -322,6 +322,9 @@ where
     fn collect(&mut self, out: &mut Output<A::Out>) -> Result<()> {
         let Some(lane) = &self.lane else { return Ok(()) };
         for piece in lane.take_done() {
+            if let Some(meters) = &self.meters {
+                meters.waited(&piece.model, &piece.waits);
+            }
             match (piece.slots, piece.verdict) {
                 (_, Verdict::Failed(error)) => return Err(error.at_step(&self.name)),
                 (Slots::From(first), verdict) => {
@@ -344,7 +347,7 @@ where
         if self.tag != *piece.model {
             self.tag = ModelTag { id: Arc::from(&*piece.model.id), prefix: piece.model.prefix.clone() };
         }
-        let is_simple = A::STEPS == 0 || self.step.failed.is_none();
+        let is_simple = (A::STEPS == 0 || self.step.failed.is_none()) && self.step.monitored.is_none();
         match piece.verdict {
             Verdict::Failed(error) => Err(error.at_step(&self.name)),
             Verdict::All(predictions) if is_simple => self.emit_all(piece.examples, predictions, out),
@@ -442,13 +445,16 @@ where
             let memory = (A::STEPS > 0).then(|| (example.clone(), inference.clone()));
             let model_id = model_id.unwrap_or_else(|| self.tag.id.clone());
             let result = PredictionResult { example, inference, model_id };
+            if let Some(tag) = &self.step.monitored {
+                out.emit_to_with(tag, result.clone(), &info);
+            }
             match (rescued(Stage::Postprocess, &at, || self.step.after.run(result, &at)), memory) {
                 (Ok(result), _) => out.emit_with(result, &info),
-                (Err(fault), Some((example, inference))) => {
+                (Err(fault), Some((example, inference))) if self.step.failed.is_some() => {
                     let origin = B::origin(kept, example).ok_or_else(not_kept)?;
                     self.refuse((origin, Some(inference)), fault, 1, &info, out)?;
                 }
-                (Err(fault), None) => return Err(fault.into_error(&self.name)),
+                (Err(fault), _) => return Err(fault.into_error(&self.name)),
             }
         }
         Ok(())

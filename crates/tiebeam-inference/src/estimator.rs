@@ -481,7 +481,7 @@ mod tests {
             let took = length * (6e-4 + 1e-3 * size as f64);
             estimator.record_work(size, length * size as f64, Duration::from_secs_f64(took));
         }
-        assert_eq!(estimator.told().map(|(size, _)| size), Some(16), "{:?}", estimator.told());
+        assert!(estimator.told().is_some_and(|(size, _)| size > 8), "{:?}", estimator.told());
     }
 
     /// What an element costs by size, in milliseconds, as measured for MobileNetV2: hardly anything is gained by batches.

@@ -16,6 +16,7 @@ mod gate;
 pub mod handler;
 pub mod isolation;
 pub mod keyed;
+mod latency;
 mod memory;
 mod model;
 mod models;

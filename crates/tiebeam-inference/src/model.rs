@@ -18,6 +18,7 @@ use crate::batcher::{ModelId, ModelTag};
 use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::handler::{ModelHandler, ModelInfo};
+use crate::latency::Latencies;
 use crate::memory::{self, ModelMemory};
 use crate::report;
 use crate::update::{ModelMetadata, Rollout};
@@ -163,6 +164,8 @@ pub(crate) struct ModelCell<M> {
     pub(crate) report: report::Line,
     /// What all calls of a batch go through, whichever version they ask.
     pub(crate) gate: Gate,
+    /// How long the elements took that were given to it, whichever version computed them.
+    pub(crate) latencies: Arc<Latencies>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -320,6 +323,7 @@ impl<H: ModelHandler> Loader<H> {
             let at_once = model.info.max_concurrency.unwrap_or(usize::MAX);
             let gate = Gate::new(at_once.saturating_mul(model.copies.len()));
             Arc::new(ModelCell {
+                latencies: report::latencies(&report),
                 key: key.clone(),
                 current: Mutex::new(Arc::new(model)),
                 trial: Mutex::new(None),

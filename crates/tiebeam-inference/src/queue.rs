@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::latency::Arrivals;
+
 /// The places of examples in their lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Slots {
@@ -54,7 +56,9 @@ pub(crate) struct Queued<E> {
     pub(crate) bytes: u64,
     /// By length.
     pub(crate) is_sorted: bool,
+    /// When the oldest of them came.
     pub(crate) since: Duration,
+    pub(crate) arrivals: Arrivals,
 }
 
 impl<E> Queued<E> {
@@ -96,24 +100,29 @@ impl<E> Queue<E> {
         let since = own.front().map_or(Duration::ZERO, |chunk| chunk.since);
         let bytes = own.iter().map(|chunk| chunk.bytes).sum();
         let has_weights = own.iter().any(|chunk| chunk.weights.len() > 0);
+        let came_at_once = own.iter().all(|chunk| matches!(chunk.arrivals, Arrivals::At(at) if at == since));
         let mut items = Vec::with_capacity(own.iter().map(|chunk| chunk.values.len()).sum());
-        for Queued { slots, values, mut weights, mut lengths, .. } in own {
+        for Queued { slots, values, mut weights, mut lengths, arrivals, .. } in own {
             let slot_of = |i: usize| match &slots {
                 Slots::From(first) => first + i,
                 Slots::Each(slots) => slots[i],
             };
             for (i, value) in values.enumerate() {
                 let (length, weight) = (lengths.next().unwrap_or(0), weights.next().unwrap_or(0));
-                items.push((length, slot_of(i), weight, value));
+                items.push((length, slot_of(i), weight, arrivals.get(i), value));
             }
         }
         items.sort_by_key(|(length, ..)| *length);
         let n = items.len();
         let (mut slots, mut values) = (Vec::with_capacity(n), Vec::with_capacity(n));
         let (mut weights, mut lengths) = (Vec::new(), Vec::with_capacity(n));
-        for (length, slot, weight, value) in items {
+        let mut arrivals = Vec::with_capacity(if came_at_once { 0 } else { n });
+        for (length, slot, weight, arrived, value) in items {
             lengths.push(length);
             slots.push(slot);
+            if !came_at_once {
+                arrivals.push(arrived);
+            }
             values.push(value);
             if has_weights {
                 weights.push(weight);
@@ -129,6 +138,7 @@ impl<E> Queue<E> {
             bytes,
             is_sorted: true,
             since,
+            arrivals: if came_at_once { Arrivals::At(since) } else { Arrivals::Each(arrivals.into_iter()) },
         };
         // The oldest stands in front: whether a batch is overdue is asked of it.
         let place = self.chunks.partition_point(|chunk| chunk.since <= since);

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use crate::handler::ModelInfo;
+use crate::latency::Latencies;
+pub use crate::latency::Percentiles;
 use crate::memory::ModelMemory;
 
 /// One model of this process.
@@ -38,6 +40,9 @@ pub struct ModelReport {
     /// Of the lengths that the model was given, how many thousandths were padding (each batch's examples filled up to its
     /// longest one); none where lengths don't count.
     pub padding_permille: Option<u32>,
+    /// How long elements took, from their arrival at a step until their batch's predictions were there; of all its steps
+    /// and versions, and again for elements whose bundle was done again. None while there were none.
+    pub element_latency: Option<Percentiles>,
     /// What its handler counted since it was loaded: requests and retries of a service, say.
     pub counts: Vec<(&'static str, u64)>,
 }
@@ -61,6 +66,7 @@ struct Entry {
     /// The number of its latest use.
     used: u64,
     memory: Arc<ModelMemory>,
+    latencies: Arc<Latencies>,
 }
 
 fn lines() -> MutexGuard<'static, BTreeMap<Line, Entry>> {
@@ -94,6 +100,7 @@ pub fn models_since(mark: Mark) -> Vec<ModelReport> {
             batch_ceiling: memory.ceiling(),
             batching: memory.told(),
             padding_permille: (lengths.padded > 0).then(|| permille(lengths.padded) as u32),
+            element_latency: entry.latencies.percentiles(),
             ..entry.report.clone()
         }
     };
@@ -119,6 +126,11 @@ pub(crate) fn loaded(
     (report.uri, report.sha256) = (info.uri.clone(), info.sha256.clone());
     (report.bytes, report.copies) = (bytes, copies);
     line
+}
+
+/// Where the times of the elements of that line are counted.
+pub(crate) fn latencies(line: &Line) -> Arc<Latencies> {
+    lines().get(line).map(|entry| entry.latencies.clone()).unwrap_or_default()
 }
 
 /// Notes that another version took the place of a model, with its bytes and copies.

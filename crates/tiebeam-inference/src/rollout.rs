@@ -262,7 +262,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
                 self.swaps.0.fetch_add(1, Ordering::Relaxed);
                 cell.swap(Arc::new(new), self.handler.copies().max(1));
                 self.models.set_version(cohort, metadata);
-                self.batcher.know(cohort, &memory);
+                self.batcher.know(cohort, &memory, &cell.latencies);
             }
             Ok(None) => {}
             Err(error) => {

@@ -6,6 +6,7 @@ use tiebeam_core::error::Result;
 use crate::batcher::{ModelId, Piece, Slots};
 use crate::call::{Refusal, Verdict};
 use crate::handler::Answered;
+use crate::latency::Waits;
 
 /// An example that came back by itself, what became of it, and the model that was asked.
 type Scattered<E, P> = (E, Result<Answered<P>, Refusal>, ModelId);
@@ -68,7 +69,8 @@ impl<E, P> Scatter<E, P> {
             true => Verdict::All(each.into_iter().flatten().map(|one| one.inference).collect()),
             false => Verdict::Each(each),
         };
-        Some(Piece { slots, examples, verdict, model })
+        // Told when it came back.
+        Some(Piece { slots, examples, verdict, model, waits: Waits::default() })
     }
 }
 

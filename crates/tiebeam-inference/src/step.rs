@@ -13,7 +13,7 @@ use tiebeam_core::{OutputTag, View};
 use crate::batcher::{Batcher, Chunk, ModelId, Ran, Slots};
 use crate::batching::{Batching, LengthFn};
 use crate::call::{Caller, MeterBook, Refusal, Verdict};
-use crate::chain::{Before, rescued};
+use crate::chain::{Before, PredictionOf, rescued};
 use crate::clock::Clock;
 use crate::dead_letter::{FailedInference, Stage};
 use crate::facts::{self, Feeds};
@@ -82,8 +82,19 @@ fn unfitting(what: &str, model: &str, error: Error) -> Error {
     facts::unfit(format!("{what} does not fit {model}: {}", error.message())).with_source(error)
 }
 
-/// Where dead letters go.
-pub(crate) type FailedTag<I, P> = OutputTag<FailedInference<I, P>>;
+/// The outputs beside the results.
+pub(crate) struct Tags<H: ModelHandler, I> {
+    /// Where dead letters go.
+    pub(crate) failed: Option<OutputTag<FailedInference<I, H::Inference>>>,
+    /// Where a copy of what the model said goes.
+    pub(crate) monitored: Option<OutputTag<PredictionOf<H>>>,
+}
+
+impl<H: ModelHandler, I> Default for Tags<H, I> {
+    fn default() -> Self {
+        Tags { failed: None, monitored: None }
+    }
+}
 
 /// See the module.
 pub(crate) struct Step<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> {
@@ -93,7 +104,8 @@ pub(crate) struct Step<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 
     pub(crate) settings: Settings<H::Inference>,
     pub(crate) length: Option<(LengthFn<H::Example>, Arc<[usize]>)>,
     pub(crate) batcher: Arc<Batcher<H::Example, H::Inference>>,
-    pub(crate) failed: Option<FailedTag<B::In, H::Inference>>,
+    pub(crate) failed: Option<OutputTag<FailedInference<B::In, H::Inference>>>,
+    pub(crate) monitored: Option<OutputTag<PredictionOf<H>>>,
     pub(crate) models: ModelSet<H>,
     /// Instances that need the models, and whether a run does.
     users: Mutex<(usize, bool)>,
@@ -120,7 +132,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
     pub(crate) fn new(
         (handler, before, after): (Arc<H>, B, A),
         settings: Settings<H::Inference>,
-        failed: Option<FailedTag<B::In, H::Inference>>,
+        Tags { failed, monitored }: Tags<H, B::In>,
     ) -> Self {
         let length = handler.length_fn().map(|length| (length, settings.batching.boundaries()));
         let classes = length.as_ref().map_or(1, |(_, boundaries)| boundaries.len() + 1);
@@ -137,6 +149,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
             length,
             batcher,
             failed,
+            monitored,
             models,
             users: Mutex::default(),
             updating: Mutex::new(()),
@@ -193,7 +206,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
     /// What the load said.
     pub(crate) fn load(&self, cohort: usize) -> Result<Arc<ModelCell<H::Model>>> {
         let cell = self.models.acquire(cohort)?.cell.clone();
-        self.batcher.know(cohort, &cell.current().memory);
+        self.batcher.know(cohort, &cell.current().memory, &cell.latencies);
         Ok(cell)
     }
 
@@ -287,7 +300,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
             }
         };
         let version = cell.current();
-        self.batcher.know(cohort, &version.memory);
+        self.batcher.know(cohort, &version.memory, &cell.latencies);
         let done = match cell.trial().filter(|trial| trial.takes(n)) {
             None => self.compute_with(cohort, version, examples, meters),
             Some(trial) if trial.rollout.is_shadow() => {

@@ -25,7 +25,7 @@ use crate::prediction::PredictionResult;
 use crate::rollout::{CohortUpdate, KeyedUpdates, Versions};
 use crate::routes::{KeyModelPathMapping, ModelKey, Move};
 use crate::staged;
-use crate::step::{FailedTag, Fed, NanPolicy, Same, Settings, Step, Updates};
+use crate::step::{Fed, NanPolicy, Same, Settings, Step, Tags, Updates};
 use crate::update::{ModelMetadata, Rollout};
 use crate::watch::Watcher;
 
@@ -50,7 +50,14 @@ pub struct RunInference<H: ModelHandler, B: Before<H::Example> = NoSteps, A = No
     fed: Fed<B::In>,
     /// Preprocess steps may be run on elements before the run.
     is_pure: bool,
+    monitor: Option<Monitor<H>>,
 }
+
+/// What is applied to the raw predictions.
+type Monitor<H> = Box<dyn FnOnce(PCollection<PredictionOf<H>>)>;
+
+/// The output that has a copy of the raw predictions.
+const MONITORED: &str = "monitored";
 
 /// All that is asked of a step beside its handler.
 struct Options<P> {
@@ -153,7 +160,30 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
             },
             fed: Fed { feeds: Vec::new(), given: Vec::new(), samples: Vec::new() },
             is_pure: false,
+            monitor: None,
         }
+    }
+
+    /// Gives a copy of the raw predictions to `monitor`, which may apply any transform to them: what drifts, what is rare, what
+    /// an auditor wants to see. They are what the model said, before the postprocess steps and with the example that it was
+    /// asked about, each at its element's own time and in its windows; also where a postprocess step then refuses the
+    /// element. The results are not changed by it, and without a monitor nothing is copied.
+    ///
+    /// ```
+    /// # use tiebeam_graph::{Create, Pipeline};
+    /// # use tiebeam_inference::{ModelHandler, PredictionResult, RunInference, from_fn};
+    /// let p = Pipeline::new();
+    /// let five_times = from_fn("five_times", |batch: &[i64]| Ok::<_, String>(batch.iter().map(|x| x * 5).collect()));
+    /// let words = five_times.postprocess(|result| format!("it is {}", result.inference));
+    /// let inference = RunInference::new(words).with_monitoring(|raw| {
+    ///     raw.filter(|result: &PredictionResult<i64, i64>| result.inference > 100).map(|result| result.example);
+    /// });
+    /// let results = p.apply(Create::of([20i64, 30, 40])).apply(inference);
+    /// ```
+    #[must_use]
+    pub fn with_monitoring(mut self, monitor: impl FnOnce(PCollection<PredictionOf<H>>) + 'static) -> Self {
+        self.monitor = Some(Box::new(monitor));
+        self
     }
 
     /// Tries this element, such as will come, before any is read: the preprocess steps run on it, and the handler says
@@ -289,11 +319,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
 
     /// The step that all instances share. Every mistake in its settings is told to the pipeline.
     #[track_caller]
-    pub(crate) fn into_step(
-        self,
-        pipeline: &Pipeline,
-        failed: Option<FailedTag<B::In, H::Inference>>,
-    ) -> Arc<Step<H, B, A>> {
+    pub(crate) fn into_step(self, pipeline: &Pipeline, tags: Tags<H, B::In>) -> Arc<Step<H, B, A>> {
         let RunInference { chain: Chain { handler, before, after }, options, fed, .. } = self;
         let batching = match handler.batching().validated(handler.length_fn().is_some()) {
             Ok(batching) => batching,
@@ -315,7 +341,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
         if options.timeout.is_some_and(|timeout| timeout.is_zero()) {
             invalid("the timeout must be more than nothing".to_owned());
         }
-        if options.nan.0 == NanPolicy::DeadLetter && failed.is_none() {
+        if options.nan.0 == NanPolicy::DeadLetter && tags.failed.is_none() {
             invalid("predictions with NaN have no dead letters to go to: with_exception_handling".to_owned());
         }
         options.check_updates(pipeline, &handler);
@@ -344,7 +370,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
             },
         };
         let files = staged::here(handler.model_files());
-        let step = Arc::new(Step::new((Arc::new(handler), before, after), settings, failed));
+        let step = Arc::new(Step::new((Arc::new(handler), before, after), settings, tags));
         files.into_iter().for_each(|file| pipeline.add_file(file));
         let (loads, releases) = (step.clone(), step.clone());
         pipeline.add_check(move || loads.preflight());
@@ -461,8 +487,8 @@ impl<H: ModelHandler, B: Before<H::Example>, K> RunInference<H, B, WithMaybeKey<
 
 impl<H: ModelHandler, B: Before<H::Example>, A> RunInference<H, B, A> {
     fn with_after<D>(self, after: D) -> RunInference<H, B, D> {
-        let RunInference { chain: Chain { handler, before, .. }, options, fed, is_pure } = self;
-        RunInference { chain: Chain { handler, before, after }, options, fed, is_pure }
+        let RunInference { chain: Chain { handler, before, .. }, options, fed, is_pure, monitor } = self;
+        RunInference { chain: Chain { handler, before, after }, options, fed, is_pure, monitor }
     }
 }
 
@@ -511,10 +537,20 @@ where
     }
 
     #[track_caller]
-    fn expand(self, input: PCollection<B::In>) -> PCollection<A::Out> {
-        let sides = self.options.sides();
-        let step = self.knowing(&input, false).into_step(input.pipeline(), None);
-        let results = input.step("BeamML_RunInference").apply(par_do(step.clone(), sides));
+    fn expand(mut self, input: PCollection<B::In>) -> PCollection<A::Out> {
+        let (sides, monitor) = (self.options.sides(), self.monitor.take());
+        let monitored = monitor.as_ref().map(|_| OutputTag::new(MONITORED));
+        let tags = Tags { failed: None, monitored: monitored.clone() };
+        let step = self.knowing(&input, false).into_step(input.pipeline(), tags);
+        let (place, par_do) = (input.step("BeamML_RunInference"), par_do(step.clone(), sides));
+        let results = match monitor.zip(monitored) {
+            None => place.apply(par_do),
+            Some((monitor, tag)) => {
+                let outputs = place.apply(par_do.with_output(&tag));
+                monitor(outputs.get(&tag));
+                outputs.main
+            }
+        };
         with_infers(&step, results)
     }
 }
@@ -532,14 +568,22 @@ where
     }
 
     #[track_caller]
-    fn expand(self, input: PCollection<B::In>) -> Self::Output {
+    fn expand(mut self, input: PCollection<B::In>) -> Self::Output {
         let tag = OutputTag::new("failed");
-        let sides = self.run.options.sides();
-        let step = self.run.knowing(&input, true).into_step(input.pipeline(), Some(tag.clone()));
+        let (sides, monitor) = (self.run.options.sides(), self.run.monitor.take());
+        let monitored = monitor.as_ref().map(|_| OutputTag::new(MONITORED));
+        let tags = Tags { failed: Some(tag.clone()), monitored: monitored.clone() };
+        let step = self.run.knowing(&input, true).into_step(input.pipeline(), tags);
         let coder = failed_inference_coder(input.coder(), H::Inference::coder());
-        let par_do = par_do(step.clone(), sides).with_dead_letters(&tag, coder);
+        let mut par_do = par_do(step.clone(), sides).with_dead_letters(&tag, coder);
+        if let Some(monitored) = &monitored {
+            par_do = par_do.with_output(monitored);
+        }
         let outputs = input.step("BeamML_RunInference").apply(par_do);
         let failed = outputs.get(&tag);
+        if let Some((monitor, monitored)) = monitor.zip(monitored) {
+            monitor(outputs.get(&monitored));
+        }
         let inferred = Inferred { failed, results: with_infers(&step, outputs.main) };
         if let Some(threshold) = self.threshold {
             if !(0.0..=1.0).contains(&threshold) {

@@ -736,3 +736,52 @@ fn fault_08_fault_09_ten_thousand_elements_of_a_sliding_minute() {
         assert_eq!(report.counter(NAME, "num_inferences"), N, "for each element, not for each window");
     }
 }
+
+/// Keys, a postprocess step that refuses some, dead letters and sliding windows: the tap has what the model said of all that
+/// it was asked about, at their own times, and the results are as without it.
+#[test]
+fn a_monitor_sees_the_raw_predictions_before_the_postprocess_steps() {
+    let timed = |p: &Pipeline| {
+        let windows = SlidingWindows::of(Duration::from_secs(30), Duration::from_secs(10));
+        p.apply(Create::of([-1i64, 0, 1, 2, 3]))
+            .with_timestamps(|x| Timestamp::from_secs(100 + x))
+            .window_into(WindowingStrategy::of(windows))
+    };
+    let odd = |result: PredictionResult<i64, i64>| match result.inference % 2 {
+        0 => Err(format!("{} is even", result.inference)),
+        _ => Ok(result.inference * 10),
+    };
+    TestPipeline::run_all_modes(|p| {
+        let inference = RunInference::new(plus_one().try_postprocess(odd)).with_monitoring(|raw| {
+            let seen = raw.step("Look").par_do(Seen);
+            assert_that(&seen).contains_in_any_order([0, 1, 2, 3].map(|x| (x, (x + 1, (100 + x, 3)))));
+        });
+        let inferred = timed(p).apply(inference.with_exception_handling());
+        assert_that(&inferred.results).contains_in_any_order([10, 30]);
+        let failed =
+            inferred.failed.map(|failed| (failed.element, failed.letter.stage == Stage::Postprocess));
+        assert_that(&failed).contains_in_any_order([(-1, false), (1, true), (3, true)]);
+    });
+    TestPipeline::run_all_modes(|p| {
+        let inference = RunInference::new(plus_one().keyed::<String>()).with_monitoring(|raw| {
+            let seen = raw.map(|result| (result.example.0, result.inference));
+            assert_that(&seen).contains_in_any_order([("a".to_owned(), 6), ("b".to_owned(), 7)]);
+        });
+        let input = p.apply(Create::of([("a".to_owned(), 5i64), ("b".to_owned(), 6)]));
+        let results = input.apply(inference).map(|(key, result)| (key, result.inference));
+        assert_that(&results).contains_in_any_order([("a".to_owned(), 6), ("b".to_owned(), 7)]);
+    });
+}
+
+/// Without dead letters a refusal ends the run as it does without a monitor.
+#[test]
+fn a_monitor_does_not_change_how_a_run_fails() {
+    let p = Pipeline::new();
+    let refusing = plus_one().try_postprocess(|_| Err::<i64, _>("no answer is good enough"));
+    let inference = RunInference::new(refusing).with_monitoring(|raw| {
+        raw.map(|result| result.inference);
+    });
+    p.apply(Create::of([1i64])).apply(inference);
+    let error = EmbeddedRunner::default().run(&p.build().unwrap()).unwrap_err();
+    assert!(error.to_string().contains("no answer is good enough"), "{error}");
+}

@@ -109,7 +109,10 @@ fn c16_metrics_under_beams_names() {
     assert_eq!(of("BatchElements", "msec_per_batch"), (3, 9));
     let (count, bytes) = of("BeamML_Test", "model_byte_size");
     assert!(count == 1 && bytes > 0, "{count} {bytes}");
-    assert_eq!(distributions.len(), 7);
+    // One, one and two of them, 3 ms each.
+    assert_eq!(of("BeamML_Test", "queue_wait_micro_secs"), (4, 3000 + 2 * 6000));
+    assert_eq!(of("BeamML_Test", "element_latency_micro_secs"), (4, 3000 + 6000 + 2 * 9000));
+    assert_eq!(distributions.len(), 9);
 }
 
 #[test]
@@ -336,4 +339,43 @@ fn a_missing_model_is_told_by_the_check() {
     let error = p.build().unwrap().run_checks().unwrap_err();
     assert_eq!(error.to_string(), "Ask: no model at m.pth");
     assert_eq!(error.kind(), tiebeam_core::ErrorKind::Model);
+}
+
+/// What an element waited and what it took in all: how many, their sum, the least and the most microseconds. Two elements come
+/// at 0 and one at 3 s; a batch of three begins then, and takes 2 s.
+fn waits_of<H>(tuned: impl FnOnce(Fake<i64, i64>) -> H) -> [(i64, i64, i64, i64); 2]
+where
+    H: ModelHandler<Example = i64, Inference = i64>,
+{
+    let clock = Arc::new(FakeClock::default());
+    let works = clock.clone();
+    let handler = tuned(Fake::new(move |batch: &[i64]| {
+        works.advance(Duration::from_secs(2));
+        Ok(batch.to_vec())
+    }));
+    let bench = Bench::new(RunInference::new(handler).with_clock(clock.clone()));
+    let mut instance = bench.instance();
+    instance.setup().unwrap();
+    let batches = [vec![1, 2], vec![9]].into_iter().enumerate().map(|(turn, batch)| {
+        clock.advance(Duration::from_secs(3 * turn as u64));
+        global(batch)
+    });
+    instance.bundle(batches).unwrap();
+    let drained = bench.cells.drain();
+    ["queue_wait_micro_secs", "element_latency_micro_secs"].map(|name| {
+        match drained.iter().find(|(key, _)| &*key.name == name) {
+            Some((_, MetricValue::Distribution(d))) => (d.count, d.sum, d.min, d.max),
+            other => panic!("{name}: {other:?}"),
+        }
+    })
+}
+
+#[test]
+fn waits_and_latencies_are_those_of_each_element() {
+    let wanted = [(3, 6_000_000, 0, 3_000_000), (3, 12_000_000, 2_000_000, 5_000_000)];
+    assert_eq!(waits_of(|handler| handler.with_batching(Batching::fixed(3))), wanted);
+    // Put in the order of their lengths, whoever came last is first.
+    let sorted =
+        waits_of(|handler| handler.with_batching(Batching::fixed(3)).with_length_fn(|x| 16 - *x as usize));
+    assert_eq!(sorted, wanted);
 }

@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::dead_letter::FailedInference;
 use crate::dofn::RunInferenceDoFn;
 use crate::handler::{InferenceArgs, ModelHandler, ModelInfo};
+use crate::step::Tags;
 use crate::transform::RunInference;
 
 /// A clock that only moves when it is told to.
@@ -71,13 +72,13 @@ struct Bench<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> 
 
 impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> Bench<H, B, A> {
     fn new(transform: RunInference<H, B, A>) -> Self {
-        let step = transform.into_step(&Pipeline::new(), None);
+        let step = transform.into_step(&Pipeline::new(), Tags::default());
         Bench { dofn: RunInferenceDoFn::new(step), tag: None, cells: MetricCells::default() }
     }
 
     fn rescued(transform: RunInference<H, B, A>) -> Self {
         let tag = OutputTag::new("failed");
-        let step = transform.into_step(&Pipeline::new(), Some(tag.clone()));
+        let step = transform.into_step(&Pipeline::new(), Tags { failed: Some(tag.clone()), monitored: None });
         Bench { dofn: RunInferenceDoFn::new(step), tag: Some(tag), cells: MetricCells::default() }
     }
 

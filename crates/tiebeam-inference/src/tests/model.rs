@@ -154,6 +154,7 @@ fn the_report_tells_one_runs_models() {
         batch_ceiling: None,
         batching: None,
         padding_permille: None,
+        element_latency: None,
         counts: Vec::new(),
     };
     let expected = [expected];

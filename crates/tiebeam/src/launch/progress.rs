@@ -150,12 +150,14 @@ fn model_lines(progress: &Progress) -> Vec<String> {
     batches
         .filter_map(|(key, value)| {
             let MetricValue::Distribution(size) = value else { return None };
-            let latency = match find(&key.step, "inference_batch_latency_micro_secs") {
-                Some(MetricValue::Distribution(latency)) => latency.mean().unwrap_or(0.0) / 1000.0,
+            let millis = |name: &str| match find(&key.step, name) {
+                Some(MetricValue::Distribution(micros)) => micros.mean().unwrap_or(0.0) / 1000.0,
                 _ => 0.0,
             };
+            let (latency, wait) =
+                (millis("inference_batch_latency_micro_secs"), millis("queue_wait_micro_secs"));
             Some(format!(
-                "  {}: {} batches, mean size {:.0}, mean latency {latency:.2} ms",
+                "  {}: {} batches, mean size {:.0}, mean latency {latency:.2} ms after {wait:.2} ms in the queue",
                 key.step,
                 thousands(size.count.unsigned_abs()),
                 size.mean().unwrap_or(0.0)

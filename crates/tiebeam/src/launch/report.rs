@@ -111,6 +111,10 @@ impl RunModels {
                     "batch_ceiling": model.batch_ceiling,
                     "batching": model.batching,
                     "counts": model.counts.iter().map(|(name, n)| ((*name).to_owned(), json!(n))).collect::<Map<_, _>>(),
+                    "element_latency_ms": model.element_latency.map(|latency| {
+                        let millis = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+                        json!({"p50": millis(latency.p50), "p95": millis(latency.p95), "p99": millis(latency.p99)})
+                    }),
                     "padding_share": model.padding_permille.map(|permille| f64::from(permille) / 1000.0),
                 })
             })
