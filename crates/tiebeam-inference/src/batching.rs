@@ -17,7 +17,7 @@ pub const DEFAULT_BUCKET_BOUNDARIES: [usize; 6] = [16, 32, 64, 128, 256, 512];
 /// Between the minimum and the maximum the size follows from measured times: the largest batch whose elements take no
 /// longer than [`target_batch_duration`](Batching::target_batch_duration), and the smallest one whose fixed cost is no
 /// more than [`target_batch_overhead`](Batching::target_batch_overhead) of the whole, whichever is smaller, growing at
-/// most twofold from batch to batch. These are the rules and the defaults of Beam's `BatchElements`.
+/// most twofold beyond the last ones. These are the rules and the defaults of Beam's `BatchElements`.
 #[derive(Clone, PartialEq)]
 pub struct Batching {
     /// A batch waits for at least this many, as long as other bundles may bring more, but at a bundle's end no longer

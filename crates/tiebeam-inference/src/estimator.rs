@@ -7,8 +7,9 @@ use crate::batching::Batching;
 
 /// Measurements kept; the oldest are thinned out when there are more.
 const MAX_MEASUREMENTS: usize = 100;
-/// A batch is at most this many times as large as the one before.
+/// A batch is at most this many times as large as the largest of the last ones.
 const MAX_GROWTH: f64 = 2.0;
+const LAST: usize = 8;
 /// From this many measurements on, outliers are thrown out and sizes are spread.
 const ENOUGH: usize = 10;
 /// How many times as far from the line as the median a time must lie to be an outlier.
@@ -147,7 +148,8 @@ impl Estimator {
                 self.chosen = (second, Why::Growing);
                 return second;
             }
-            [.., (last, _)] => *last,
+            // What is left at a bundle's end makes small batches; they are no reason to begin anew.
+            [..] => self.measured.iter().rev().take(LAST).fold(0.0, |most: f64, (size, _)| most.max(*size)),
         };
         // With many times known, one more changes little: the fit is not worth its cost for every batch.
         if self.unfitted * 10 >= self.measured.len() {
@@ -467,6 +469,18 @@ mod tests {
         assert!(seen[60..].contains(&1024), "{:?}", &seen[60..]);
         let late = &seen[seen.len() - 50..];
         assert!(late.iter().all(|size| (256..512).contains(size)), "{late:?}");
+    }
+
+    #[test]
+    fn the_rest_at_a_bundles_end_does_not_make_it_grow_anew() {
+        let mut estimator = Estimator::new(&Batching::default());
+        for rest in [None, None, None, None, Some(1), Some(3), None] {
+            let size = estimator.next();
+            let size = rest.unwrap_or(size);
+            estimator.record(size, Duration::from_secs_f64(slow(size)));
+        }
+        estimator.next();
+        assert_eq!(estimator.told().map(|(size, _)| size), Some(14), "{:?}", estimator.told());
     }
 
     #[test]

@@ -52,7 +52,7 @@ fn program(wanted: &str) -> Result<()> {
         .map(|result| (result.example == result.inference, result.inference))
         .filter(|(is_same, _)| *is_same)
         .apply(count::globally());
-    tiebeam::testing::assert_that(&sums).contains_in_any_order([ROWS]);
+    tiebeam_testing::assert_that(&sums).contains_in_any_order([ROWS]);
     let graph = p.build().map_err(|errors| Error::internal(errors.to_string()))?;
     let threads = threads.parse().unwrap_or(1);
     EmbeddedRunner::new(RunnerOptions::default().with_threads(threads)).run(&graph)?;

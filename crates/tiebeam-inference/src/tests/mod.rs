@@ -4,6 +4,7 @@ mod batcher;
 mod cost;
 mod dofn;
 mod failures;
+mod latency;
 mod model;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
