@@ -1185,6 +1185,9 @@ pipeline:
         "nan: fail",
         "watch_model_pattern: {pattern: DIR/v*.onnx, interval: 10ms}",
         "watch_model_pattern: {pattern: DIR/v*.onnx}",
+        "watch_model_pattern: {pattern: DIR/v*.onnx}, rollout: {canary: 0.1, promote_after: 1000}",
+        "watch_model_pattern: {pattern: DIR/v*.onnx}, rollout: {shadow: 1}",
+        "max_queue_bytes: 1000",
         "isolation: none",
     ] {
         assert_eq!(with(more).replace(".0", ""), fine, "{more}");
@@ -1194,12 +1197,59 @@ pipeline:
         ("nan: dead_letter", "`nan: dead_letter` needs `error_handling`"),
         ("nan: maybe", "`nan` is pass, dead_letter or fail"),
         ("watch_model_pattern: {interval: 1}", "pattern"),
+        ("rollout: {canary: 0.1}", "`rollout` is about newer models, and none are looked for"),
+        ("watch_model_pattern: {pattern: v*}, rollout: {canary: 2}", "above 0 and at most 1"),
+        (
+            "watch_model_pattern: {pattern: v*}, rollout: {canary: 1, shadow: 1}",
+            "`{canary: SHARE}` or `{shadow: SHARE}`",
+        ),
+        (
+            "watch_model_pattern: {pattern: v*}, rollout: {canary: 1, promote_after: 0}",
+            "`promote_after` is a number",
+        ),
+        ("max_queue_bytes: 0", "`max_queue_bytes` is a number from 1 up"),
         ("isolation: thread", "`isolation` is process, none, or a map such as `{memory_mb: 2000}`"),
         ("isolation: {memory_mb: 0}", "`memory_mb` is a number from 1 up"),
         ("isolation: {memory: 1}", "memory_mb"),
     ] {
         assert!(with(more).contains(told), "{more}: {}", with(more));
     }
+}
+
+#[test]
+fn a_models_failures_are_bounded_by_a_threshold_and_steps_share_a_model() {
+    let with = |threshold: &str| {
+        let yaml = format!(
+            "
+pipeline:
+  type: composite
+  transforms:
+    - type: Create
+      config: {{elements: [{{x: 2.0}}, {{x: null}}, {{x: 4.0}}]}}
+    - type: RunInference
+      name: Ask
+      input: Create
+      config:
+        model_identifier: five
+        metrics_namespace: Ours
+        error_handling: {{output: bad, threshold: {threshold}}}
+        model_handler:
+          type: OnnxModelHandlerNumpy
+          config: {{model_uri: MODELS/five.onnx}}
+    - type: LogForTesting
+      input: Ask
+    - type: LogForTesting
+      name: Bad
+      input: Ask.bad
+"
+        );
+        run_in(&tempfile::tempdir().unwrap(), &yaml)
+    };
+    let fine = with("0.5");
+    assert!(fine.contains("\"inference\":20") && fine.contains("error[TB"), "{fine}");
+    let ended = with("0.1");
+    assert!(ended.contains("threshold"), "{ended}");
+    assert!(with("2").contains("`threshold` is a number from 0 to 1"));
 }
 
 const KEYED_STEP: &str = "

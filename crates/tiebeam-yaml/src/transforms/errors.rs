@@ -50,6 +50,11 @@ impl ErrorOutput {
         self.row(element, &failure.message, &stack)
     }
 
+    /// The part of all rows that may fail.
+    pub fn threshold(&self) -> Option<f64> {
+        self.threshold
+    }
+
     /// The schema of the rows.
     pub fn schema(&self) -> &Arc<Schema> {
         &self.schema

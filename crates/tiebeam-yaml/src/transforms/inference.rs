@@ -6,6 +6,7 @@ mod declared;
 mod handlers;
 mod inputs;
 mod keyed;
+mod limits;
 mod outputs;
 #[cfg(feature = "remote")]
 mod remote;
@@ -14,20 +15,20 @@ mod rows;
 mod texts;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tiebeam_core::coder::row_coder;
 use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
 use tiebeam_graph::PCollection;
 use tiebeam_inference::chain::{After, Before, IntoChain, PredictionOf};
 use tiebeam_inference::{
-    Batching, FailedInference, InferenceArgs, ModelHandler, NanPolicy, PerKeyModels, PredictionResult,
-    RunInference, Tensors,
+    Batching, FailedInference, InferenceArgs, ModelHandler, PerKeyModels, PredictionResult, RunInference,
+    Tensors,
 };
 
 use self::handlers::{KEYED, Loaded};
 use self::inputs::{InputPlan, Prepared};
 use self::keyed::{Keyed, key_of, keyed_models};
+use self::limits::Limits;
 use self::outputs::OutputPlan;
 use self::rows::{Measures, RowHandler};
 use super::ErrorOutput;
@@ -58,6 +59,8 @@ pub(super) const TYPES: &[TransformType] = &[TransformType {
         Key::optional("inference_tag", Wants::Text, "the name of the new field; `inference`"),
         Key::optional("inference_args", Wants::Map, "arguments for the handler"),
         Key::optional("with_model_id", Wants::Bool, "adds the field `<tag>_model_id` (ours)"),
+        Key::optional("metrics_namespace", Wants::Text, "what its metrics are counted under; the handler's"),
+        Key::optional("model_identifier", Wants::Text, "steps with the same one share one loaded model"),
         ERROR_HANDLING,
     ],
     make: run_inference,
@@ -102,6 +105,11 @@ pub const COMMON: &[Key] = &[
         Wants::Map,
         "`{pattern: models/v*.onnx, interval: 60}`: newer files take over while it runs",
     ),
+    Key::optional(
+        "rollout",
+        Wants::Map,
+        "`{canary: 0.1, promote_after: 1000}` or `{shadow: 0.1}`: how newer files take over; at once (ours)",
+    ),
     Key::optional("nan", Wants::Text, "what is done with NaN in an answer: pass, dead_letter, fail (ours)"),
 ];
 
@@ -124,13 +132,13 @@ fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
     let tag = maker.text("inference_tag").unwrap_or_else(|| "inference".into());
     let outputs = OutputPlan::make(maker, &config, &input, &inputs, &loaded)?;
     let schema = output_schema(maker, &input, &tag, &outputs)?;
-    let errors = maker.errors(FieldType::required(TypeKind::Row(input.schema.clone())));
+    let errors = maker.errors_within(FieldType::required(TypeKind::Row(input.schema.clone())));
     if maker.problems.len() > before {
         return None;
     }
     let mut made = vec![(MAIN.into(), schema.clone())];
-    made.extend(errors.clone());
-    let errors = errors.map(|(name, schema)| ErrorOutput::new(&name, schema));
+    made.extend(errors.clone().map(|(name, schema, _)| (name, schema)));
+    let errors = errors.map(|(name, schema, part)| ErrorOutput::new(&name, schema).within(part));
     let with_model_id = maker.flag("with_model_id");
     let mut limits = limits?;
     let mut batching = batching?;
@@ -351,72 +359,6 @@ struct Step {
     args: InferenceArgs,
 }
 
-/// Some time: a number of seconds, or a duration such as 500ms.
-fn time(node: &Node) -> Option<Duration> {
-    let read = match node.content {
-        Content::Int(seconds) => Duration::try_from_secs_f64(seconds as f64).ok(),
-        Content::Float(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-        _ => crate::windowing::duration(node).ok(),
-    };
-    read.filter(|duration| !duration.is_zero())
-}
-
-/// What bounds a model's time, and its answers; and where newer versions of it come from.
-struct Limits {
-    timeout: Option<Duration>,
-    watch: Option<(String, Duration)>,
-    nan: NanPolicy,
-}
-
-impl Limits {
-    /// Reads them; mistakes are noted.
-    fn of(maker: &mut Maker<'_>, config: &Node) -> Option<Limits> {
-        let given = |key: &str| config.get(key).filter(|node| node.content != Content::Null);
-        let mut fine = true;
-        let mut seconds = |maker: &mut Maker<'_>, node: &Node, key: &str| {
-            let read = time(node);
-            if read.is_none() {
-                let message = format!("`{key}` is a number of seconds, or a duration such as 500ms");
-                maker.problem(Diagnostic::new("TB0208", node.span, message));
-                fine = false;
-            }
-            read
-        };
-        let timeout = given("timeout").and_then(|node| seconds(maker, node, "timeout"));
-        let mut watch = None;
-        if let Some(node) = given("watch_model_pattern") {
-            let keys = [
-                Key::required("pattern", Wants::Text, "a pattern of files, such as models/v*.onnx"),
-                Key::optional("interval", Wants::Any, "how often it is looked at: seconds, or 500ms; 360"),
-            ];
-            if !check_keys(node.as_map()?, &keys, "`watch_model_pattern`", node.span, maker.problems) {
-                return None;
-            }
-            let interval = match node.get("interval") {
-                Some(interval) => seconds(maker, interval, "interval"),
-                // Beam's.
-                None => Some(Duration::from_secs(360)),
-            };
-            let pattern = node.get("pattern").and_then(|pattern| pattern.as_str().cloned());
-            watch = pattern.zip(interval).map(|(pattern, interval)| (pattern.to_string(), interval));
-        }
-        let nan = match given("nan").map(|node| (node, node.as_str().map(|text| &**text))) {
-            None | Some((_, Some("pass"))) => NanPolicy::Pass,
-            Some((_, Some("dead_letter"))) if maker.get("error_handling").is_some() => NanPolicy::DeadLetter,
-            Some((_, Some("fail"))) => NanPolicy::Fail,
-            Some((node, given)) => {
-                let message = match given {
-                    Some("dead_letter") => "`nan: dead_letter` needs `error_handling`",
-                    _ => "`nan` is pass, dead_letter or fail",
-                };
-                maker.problem(Diagnostic::new("TB0208", node.span, message));
-                return None;
-            }
-        };
-        fine.then_some(Limits { timeout, watch, nan })
-    }
-}
-
 impl Step {
     fn build(self, input: PCollection<Row>, errors: Option<ErrorOutput>) -> Vec<PCollection<Row>> {
         let Step {
@@ -484,18 +426,16 @@ where
     B: Before<H::Example, In = Row>,
     A: After<PredictionOf<H>, Out = Row>,
 {
-    let mut run = run.with_nan_policy(limits.nan).with_inference_args(args);
-    if let Some(timeout) = limits.timeout {
-        run = run.with_timeout(timeout);
-    }
-    if let Some((pattern, interval)) = limits.watch {
-        run = run.watch_model_pattern(pattern, interval);
-    }
+    let run = limits.bound(run.with_inference_args(args));
     let coder = row_coder(schema);
     match errors {
         None => vec![expand(run, input).with_coder(coder)],
         Some(errors) => {
-            let inferred = expand(run.with_exception_handling(), input);
+            let mut rescued = run.with_exception_handling();
+            if let Some(threshold) = errors.threshold() {
+                rescued = rescued.with_threshold(threshold);
+            }
+            let inferred = expand(rescued, input);
             let error_coder = row_coder(errors.schema().clone());
             let to_error = move |failed: FailedInference<Row, Tensors>| {
                 let failed = failed.into_failed();
