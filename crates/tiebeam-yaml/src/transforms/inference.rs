@@ -15,6 +15,7 @@ mod rows;
 mod texts;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tiebeam_core::coder::row_coder;
 use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};

@@ -12,7 +12,7 @@ use crate::document::{Content, Node};
 use crate::plan::Maker;
 
 /// Some time: a number of seconds, or a duration such as 500ms.
-fn time(node: &Node) -> Option<Duration> {
+pub fn time(node: &Node) -> Option<Duration> {
     let read = match node.content {
         Content::Int(seconds) => Duration::try_from_secs_f64(seconds as f64).ok(),
         Content::Float(seconds) => Duration::try_from_secs_f64(seconds).ok(),

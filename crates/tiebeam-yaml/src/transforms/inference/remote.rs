@@ -215,7 +215,7 @@ fn shared_settings<T: RemoteModel>(
         Some(Content::Float(rate)) => handler = handler.with_rate_limit(*rate),
         _ => {}
     }
-    if let Some(timeout) = config.get("timeout").and_then(super::time) {
+    if let Some(timeout) = config.get("timeout").and_then(super::limits::time) {
         handler = handler.with_request_timeout(timeout);
     }
     handler
