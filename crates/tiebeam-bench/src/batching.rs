@@ -3,6 +3,7 @@
 //! Texts in the order in which they come, batched by RunInference, beside a loop over batches of 16 of all texts sorted by
 //! length; and the size that it settles at for a model that gains little by batches, beside all other sizes.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use tiebeam::core::metrics::MetricValue;
@@ -21,11 +22,8 @@ const ROUNDS: usize = 3;
 /// Measures both and prints what came out.
 pub fn run(workload: &Workload, texts: usize) -> Result<()> {
     for line in [sentences(workload, texts)?, photos(workload)?].concat() {
-        // What a benchmark is there for.
-        #[allow(clippy::print_stdout)]
-        {
-            println!("{line}");
-        }
+        writeln!(std::io::stdout(), "{line}")
+            .map_err(|error| invalid("nobody reads what was measured".to_owned()).with_source(error))?;
     }
     Ok(())
 }

@@ -1217,7 +1217,7 @@ pipeline:
 }
 
 #[test]
-fn a_models_failures_are_bounded_by_a_threshold_and_steps_share_a_model() {
+fn a_models_failures_are_bounded_by_a_threshold() {
     let with = |threshold: &str| {
         let yaml = format!(
             "
@@ -1230,8 +1230,6 @@ pipeline:
       name: Ask
       input: Create
       config:
-        model_identifier: five
-        metrics_namespace: Ours
         error_handling: {{output: bad, threshold: {threshold}}}
         model_handler:
           type: OnnxModelHandlerNumpy
@@ -1250,6 +1248,38 @@ pipeline:
     let ended = with("0.1");
     assert!(ended.contains("threshold"), "{ended}");
     assert!(with("2").contains("`threshold` is a number from 0 to 1"));
+}
+
+/// Whoever names a model that is loaded already gets that one, whatever file it names itself.
+#[test]
+fn steps_of_one_model_identifier_share_a_model() {
+    let with = |second: &str| {
+        let ask = |name: &str, file: &str, identifier: &str| {
+            format!(
+                "
+    - type: RunInference
+      name: {name}
+      input: Create
+      config:
+        model_identifier: {identifier}
+        metrics_namespace: Ours
+        model_handler: {{type: OnnxModelHandlerNumpy, config: {{model_uri: MODELS/{file}.onnx}}}}
+    - type: LogForTesting
+      name: Log{name}
+      input: {name}"
+            )
+        };
+        let head = "
+pipeline:
+  transforms:
+    - type: Create
+      config: {elements: [{x: 2.0}]}";
+        let yaml = format!("{head}{}{}\n", ask("One", "five", "mine"), ask("Two", "ten", second));
+        run_in(&tempfile::tempdir().unwrap(), &yaml)
+    };
+    let fives = |shown: &str| shown.matches("\"inference\":10").count();
+    let (shared, apart) = (with("mine"), with("other"));
+    assert_eq!((fives(&shared), fives(&apart)), (2, 1), "{shared}{apart}");
 }
 
 const KEYED_STEP: &str = "
