@@ -144,16 +144,8 @@ fn uploads(root: &Path, bin: &Path) -> Verdict {
     if let Err(error) = make_bucket(port) {
         return Verdict::Failed(format!("fake-gcs-server makes no bucket: {error}"));
     }
-    let mut test = crate::cargo();
-    test.args([
-        "test",
-        "--quiet",
-        "-p",
-        "tiebeam-dataflow",
-        "--test",
-        "gcs",
-        "the_same_against_a_fake_of_other_people",
-    ]);
+    let mut test = crate::built::cargo();
+    test.args(["test", "--quiet", "--workspace", "--test", "gcs", "the_same_against_a_fake_of_other_people"]);
     verdict(test.current_dir(root).env("TIEBEAM_FAKE_GCS", format!("http://127.0.0.1:{port}")))
 }
 
@@ -184,7 +176,7 @@ fn read_from_gcs(place: &Path, bin: &Path) -> Result<(), Verdict> {
         path.parent().map_or(Ok(()), fs::create_dir_all).map_err(shown)?;
         fs::write(path, text).map_err(shown)?;
     }
-    let programs = crate::engines::programs(vec!["tiebeam"]).map_err(failed)?;
+    let programs = crate::built::programs(["tiebeam"]).map_err(failed)?;
     let (_server, port) = fake_gcs(bin, Some(&place.join("seed")))?;
     let csv = |pattern: &str| {
         format!(

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use crate::{engines, say};
+use crate::{built, say};
 
 type Outcome<T> = Result<T, String>;
 
@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &[&str]) -> Outcome<bool> {
     if names.is_empty() {
         names = vec!["group", "resume", "images"];
     }
-    let programs = engines::programs(vec!["tiebeam", "large_groups", "hostile_images"])?;
+    let programs = built::programs(["tiebeam", "large_groups", "hostile_images"])?;
     let (mut passed, mut failed) = (0, 0);
     for name in names {
         let folder = std::env::temp_dir().join(format!("tiebeam-drill-{}", std::process::id()));

@@ -6,16 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{engines, say};
+use crate::{built, say};
 
-/// The tests that read mutants: package and test.
-const TESTS: [(&str, &str); 5] = [
-    ("tiebeam-torch", "hostile"),
-    ("tiebeam-tflite", "hostile"),
-    ("tiebeam-trees", "hostile"),
-    ("tiebeam-io", "hostile"),
-    ("tiebeam-yaml", "hostile"),
-];
+/// The packages whose test `hostile` reads mutants.
+const PACKAGES: [&str; 5] =
+    ["tiebeam-torch", "tiebeam-tflite", "tiebeam-trees", "tiebeam-io", "tiebeam-yaml"];
 
 /// How long a mutant of each format of a test may take on average, in milliseconds: some fifty times what it takes.
 const PATIENCE: u64 = 30;
@@ -30,9 +25,10 @@ pub(crate) fn run(arguments: &[&str]) -> Result<bool, String> {
         other => return Err(format!("there is no `{}`, only --mutations", other.join(" "))),
     };
     let (mut passed, mut failed) = (0, 0);
-    for (package, test) in TESTS {
-        let program = engines::test_program(package, test)?;
-        let (counts, well) = read(&program, package, mutations)?;
+    let programs = built::tests("hostile")?;
+    for package in PACKAGES {
+        let program = programs.get(package).ok_or(format!("cargo built no test `hostile` of {package}"))?;
+        let (counts, well) = read(program, package, mutations)?;
         passed += counts.0;
         failed += counts.1.max(u64::from(!well));
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+mod built;
 mod conformance;
 mod deploy;
 mod drill;
@@ -42,23 +43,6 @@ cargo xtask TASK
 /// Writes one line to standard output; a reader that has gone away is no error.
 fn say(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-/// Cargo, as a person's shell would start it. Cargo tells a program that it runs the names of that program's package, which
-/// build scripts (ring's) take for a change: everything above them would be built twice, once for each way of starting it.
-fn cargo() -> std::process::Command {
-    let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    for (name, _) in std::env::vars_os() {
-        let told = name.to_str().is_some_and(|name| {
-            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"]
-                .iter()
-                .any(|own| name.starts_with(own))
-        });
-        if told {
-            cargo.env_remove(name);
-        }
-    }
-    cargo
 }
 
 fn main() -> ExitCode {

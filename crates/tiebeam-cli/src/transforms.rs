@@ -51,12 +51,15 @@ fn list() -> String {
 
 fn describe(kind: &TransformType) -> String {
     let mut text = format!("{}: {}\n", kind.name, kind.about);
-    text.push_str(match kind.inputs {
-        Inputs::None => "  reads no input\n",
-        Inputs::One => "  reads one input\n",
-        Inputs::Any => "  reads any number of inputs\n",
-        Inputs::Named => "  reads two or more inputs, each by its name\n",
-        Inputs::Tables => "  reads one input, or several by their names\n",
+    text.push_str(&match kind.inputs {
+        Inputs::None => "  reads no input\n".to_owned(),
+        Inputs::One => "  reads one input\n".to_owned(),
+        Inputs::Beside(side) => {
+            format!("  reads one input, and beside it one named `{side}` where it is given\n")
+        }
+        Inputs::Any => "  reads any number of inputs\n".to_owned(),
+        Inputs::Named => "  reads two or more inputs, each by its name\n".to_owned(),
+        Inputs::Tables => "  reads one input, or several by their names\n".to_owned(),
     });
     keys(kind.keys, &mut text);
     if kind.name == "RunInference" {

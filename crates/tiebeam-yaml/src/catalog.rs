@@ -14,6 +14,8 @@ pub enum Inputs {
     None,
     /// One; several references to it are flattened.
     One,
+    /// The same, and beside it, where it is wanted, one of this name. It comes last.
+    Beside(&'static str),
     /// Any number.
     Any,
     /// Two or more, each by its name.

@@ -85,7 +85,7 @@ fn kind_of(key: &Key) -> Option<TypeKind> {
         // Handlers of tensors take none.
         ("inference_args", _) => return None,
         _ if key.about == inference::NOT_HERE => return None,
-        ("error_handling", _) => {
+        ("error_handling" | "monitoring", _) => {
             TypeKind::Row(Arc::new(Schema::of([("output", FieldType::required(TypeKind::String))])))
         }
         ("model_params", _) => TypeKind::Row(Arc::new(model_params())),
@@ -153,7 +153,7 @@ fn run_inference(kind: &TransformType, about: &mut BTreeMap<String, String>) -> 
 /// When there is none, or its configuration is wrong: all mistakes, shown in the configuration written as JSON.
 pub fn make(identifier: &str, config: &Row, input: &Arc<Schema>, environment: &Environment) -> Result<Made> {
     let kind = KINDS.iter().find(|(known, _)| *known == identifier).and_then(|(_, kind)| catalog::find(kind));
-    let Some(kind) = kind.filter(|kind| kind.inputs == Inputs::One) else {
+    let Some(kind) = kind.filter(|kind| matches!(kind.inputs, Inputs::One | Inputs::Beside(_))) else {
         let message = format!("there is no transform `{identifier}` for other languages");
         return Err(Error::new(ErrorKind::NotFound, "TB0237", message));
     };

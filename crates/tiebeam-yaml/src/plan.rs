@@ -291,9 +291,12 @@ impl Planner<'_> {
         let Resolved { step, label, .. } = resolved;
         let windowing = step.windowing.as_ref().and_then(|entry| self.windowing(entry));
         let Some((kind, keys_fine)) = self.check_config(step) else { return (None, None) };
-        let Some(inputs) = inputs else { return (None, None) };
+        let Some(mut inputs) = inputs else { return (None, None) };
         if !self.check_inputs(kind, step, &inputs) {
             return (None, None);
+        }
+        if let Inputs::Beside(side) = kind.inputs {
+            inputs.sort_by_key(|(name, _)| **name == *side);
         }
         let names: Vec<Arc<str>> = inputs.iter().map(|(name, _)| name.clone()).collect();
         let inputs: Vec<(Vec<Collection>, Collection)> = if kind.inputs == Inputs::Any {
@@ -379,7 +382,7 @@ impl Planner<'_> {
                 let problem = Diagnostic::new("TB0221", span, format!("`{}` takes no input", kind.name));
                 problem.help("it is a source: put it first, or write `input: {}`")
             }
-            (Inputs::One | Inputs::Any | Inputs::Named | Inputs::Tables, 0) => {
+            (Inputs::One | Inputs::Beside(_) | Inputs::Any | Inputs::Named | Inputs::Tables, 0) => {
                 let problem = Diagnostic::new("TB0221", span, format!("`{}` lacks its input", step.title()));
                 if self.chain_hint {
                     problem.help("add `type: chain` to the pipeline, or `input: NAME` to each transform")
@@ -393,6 +396,13 @@ impl Planner<'_> {
             }
             (Inputs::One, 2..) => Diagnostic::new("TB0221", span, format!("`{}` takes one input", kind.name))
                 .help("to read several, give one list: `input: [A, B]`"),
+            (Inputs::Beside(side), n)
+                if n - usize::from(inputs.iter().any(|(name, _)| **name == *side)) != 1 =>
+            {
+                let message = format!("`{}` takes one input, and beside it one named `{side}`", kind.name);
+                Diagnostic::new("TB0221", span, message)
+                    .help(format!("write `input: {{input: ROWS, {side}: OTHER}}`; several as one: `[A, B]`"))
+            }
             _ => return true,
         };
         self.problems.push(problem);

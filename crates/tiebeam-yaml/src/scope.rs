@@ -257,17 +257,13 @@ impl Resolver<'_> {
                 || matches!(outputs, Outputs::All(last) if *last == step)
         };
         for (i, resolved) in steps.iter().enumerate() {
-            let Some(output) = errors_of(resolved.step) else { continue };
-            if !consumed(i, &output.text) {
-                let title = resolved.step.title();
-                self.problems.push(
-                    Diagnostic::new(
-                        "TB0235",
-                        output.span,
-                        format!("the errors of `{title}` are not consumed"),
-                    )
-                    .help(format!("use `{title}.{}` as the input of another transform", output.text)),
-                );
+            let title = resolved.step.title();
+            for (what, output) in beside_main(resolved.step) {
+                if !consumed(i, &output.text) {
+                    let message = format!("{what} of `{title}` are not consumed");
+                    let help = format!("use `{title}.{}` as the input of another transform", output.text);
+                    self.problems.push(Diagnostic::new("TB0235", output.span, message).help(help));
+                }
             }
         }
     }
@@ -325,10 +321,16 @@ impl Resolver<'_> {
     }
 }
 
-/// The output that a transform's errors go to; of a provider's transform, those of the last one inside.
-fn errors_of(step: &Step) -> Option<Name> {
+/// The outputs that a transform's configuration names, and what goes there; of a provider's transform, those of the last
+/// one inside.
+fn beside_main(step: &Step) -> Vec<(&'static str, Name)> {
     match &step.body {
-        Some(body) if !matches!(&*step.kind.text, "chain" | "composite") => errors_of(body.steps.last()?),
-        _ => step.error_output(),
+        Some(body) if !matches!(&*step.kind.text, "chain" | "composite") => {
+            body.steps.last().map(beside_main).unwrap_or_default()
+        }
+        _ => {
+            let monitored = step.monitoring_output().map(|output| ("the monitored predictions", output));
+            step.error_output().map(|output| ("the errors", output)).into_iter().chain(monitored).collect()
+        }
     }
 }

@@ -94,7 +94,17 @@ impl Step {
 
     /// The output that its errors go to.
     pub fn error_output(&self) -> Option<Name> {
-        let output = self.error_handling()?.value.get("output")?;
+        self.output_of("error_handling")
+    }
+
+    /// The output that a copy of a model's raw predictions goes to.
+    pub fn monitoring_output(&self) -> Option<Name> {
+        // Transforms of other people may have a key of that name.
+        (&*self.kind.text == "RunInference").then(|| self.output_of("monitoring")).flatten()
+    }
+
+    fn output_of(&self, key: &str) -> Option<Name> {
+        let output = self.config.as_ref()?.get(key)?.get("output")?;
         Some(Name { text: output.as_str()?.clone(), span: output.span })
     }
 }

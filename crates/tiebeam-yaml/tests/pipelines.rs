@@ -1282,6 +1282,187 @@ pipeline:
     assert_eq!((fives(&shared), fives(&apart)), (2, 1), "{shared}{apart}");
 }
 
+/// A model's step beside which stands something: `config` and `input` are its own, `more` are further transforms.
+fn beside(config: &str, input: &str, more: &str) -> String {
+    format!(
+        "
+pipeline:
+  transforms:
+    - type: Create
+      name: Rows
+      config: {{elements: [{{x: 2.0}}, {{x: 3.0}}]}}
+    - type: RunInference
+      name: Ask
+      input: {input}
+      config:
+        model_handler:
+          type: OnnxModelHandlerNumpy
+          config: {{model_uri: MODELS/five.onnx, postprocess: {{expression: 1 / (inference - 15)}}}}
+        {config}
+    - type: LogForTesting
+      name: Good
+      input: Ask
+{more}"
+    )
+}
+
+/// Before `postprocess`, and though it fails; on the row, with the model's id.
+#[test]
+fn raw_predictions_go_to_the_monitor() {
+    let more = "
+    - {type: LogForTesting, name: Raw, input: Ask.raw}
+    - {type: LogForTesting, name: Bad, input: Ask.bad}
+";
+    let config = "monitoring: {output: raw}\n        error_handling: {output: bad}";
+    let shown = run_in(&tempfile::tempdir().unwrap(), &beside(config, "Rows", more));
+    let id = "../../fixtures/models/five.onnx";
+    for line in [
+        "{\"x\":2.0,\"inference\":-0.2}".to_owned(),
+        format!("{{\"x\":2.0,\"inference\":10.0,\"inference_model_id\":\"{id}\"}}"),
+        format!("{{\"x\":3.0,\"inference\":15.0,\"inference_model_id\":\"{id}\"}}"),
+        "{\"element\":{\"x\":3.0},\"msg\":\"ZeroDivisionError".to_owned(),
+    ] {
+        assert_eq!(shown.matches(&line).count(), 1, "{line}: {shown}");
+    }
+}
+
+#[test]
+fn newer_models_come_from_a_side_input() {
+    let newer = |row: &str| {
+        let more = format!("    - {{type: Create, name: Newer, config: {{elements: [{row}]}}}}\n");
+        let input = "{input: Rows, model_metadata: Newer}";
+        run_in(&tempfile::tempdir().unwrap(), &beside("with_model_id: true", input, &more))
+    };
+    let by = |file: &str, row: &str, answer: f64| {
+        let shown = newer(row);
+        let id = format!("../../fixtures/models/{file}.onnx");
+        let line = format!("{{\"x\":2.0,\"inference\":{answer:?},\"inference_model_id\":\"{id}\"}}");
+        assert!(shown.contains(&line), "{line}: {shown}");
+    };
+    by("ten", "{model_id: MODELS/ten.onnx}", 0.2);
+    by("ten", "{model_name: ten, model_id: MODELS/ten.onnx}", 0.2);
+}
+
+/// Beside a model for each key, a version says for which keys it is; the others keep theirs.
+#[test]
+fn newer_models_for_some_keys_come_from_a_side_input() {
+    let with = |version: &str| {
+        let yaml = format!(
+            "
+pipeline:
+  transforms:
+    - type: Create
+      name: Rows
+      config: {{elements: [{{lang: es, x: 2.0}}, {{lang: de, x: 2.0}}]}}
+    - {{type: Create, name: Newer, config: {{elements: [{version}]}}}}
+    - type: RunInference
+      input: {{model_metadata: Newer, input: Rows}}
+      config:
+        model_handler:
+          type: KeyedModelHandler
+          config:
+            key: lang
+            models:
+              - keys: [es, de]
+                handler: {{type: OnnxModelHandlerNumpy, config: {{model_uri: MODELS/five.onnx}}}}
+    - {{type: LogForTesting, input: RunInference}}
+"
+        );
+        run_in(&tempfile::tempdir().unwrap(), &yaml)
+    };
+    let shown = with("{keys: [es], model_id: MODELS/ten.onnx}, {keys: [de], model_id: MODELS/five.onnx}");
+    assert!(shown.contains("{\"lang\":\"es\",\"x\":2.0,\"inference\":20.0}"), "{shown}");
+    assert!(shown.contains("{\"lang\":\"de\",\"x\":2.0,\"inference\":10.0}"), "{shown}");
+    let shown = with("{keys: [fr], model_id: MODELS/ten.onnx}");
+    assert!(shown.contains("Invalid model update: fr appears in update"), "{shown}");
+    let shown = with("{model_id: MODELS/ten.onnx}");
+    assert!(shown.contains("unknown column `keys`"), "{shown}");
+    let shown = with("{keys: es, model_id: MODELS/ten.onnx}");
+    assert!(shown.contains("`keys` of `model_metadata` is a list of keys"), "{shown}");
+}
+
+#[test]
+fn mistakes_beside_a_model() {
+    let newer = "    - {type: Create, name: Newer, config: {elements: [{id: a}]}}\n";
+    check(
+        &beside("inference_tag: y", "{input: Rows, model_metadata: Newer}", newer),
+        expect![[r#"
+            error[TB0204]: unknown column `model_id`
+              ╭─[p.yaml:8:13]
+            8 │       name: Ask
+              ·             ─┬─
+              ·              ╰── not produced by `Newer`
+              ╰────
+              columns here: id (string)
+              `model_metadata` names newer versions of the model by `model_id`
+        "#]],
+    );
+    check(
+        &beside("inference_tag: y", "{input: Rows, other: Newer}", newer),
+        expect![[r#"
+        error[TB0221]: `RunInference` takes one input, and beside it one named `model_metadata`
+          ╭─[p.yaml:8:13]
+        8 │       name: Ask
+          ·             ───
+          ╰────
+          help: write `input: {input: ROWS, model_metadata: OTHER}`; several as one: `[A, B]`
+    "#]],
+    );
+    check(
+        &beside("inference_tag: y", "{model_metadata: Newer}", newer),
+        expect![[r#"
+        error[TB0221]: `RunInference` takes one input, and beside it one named `model_metadata`
+          ╭─[p.yaml:8:13]
+        8 │       name: Ask
+          ·             ───
+          ╰────
+          help: write `input: {input: ROWS, model_metadata: OTHER}`; several as one: `[A, B]`
+    "#]],
+    );
+    check(
+        &beside("monitoring: {output: raw}", "Rows", ""),
+        expect![[r#"
+        error[TB0235]: the monitored predictions of `Ask` are not consumed
+           ╭─[p.yaml:14:30]
+        14 │         monitoring: {output: raw}
+           ·                              ───
+           ╰────
+          help: use `Ask.raw` as the input of another transform
+    "#]],
+    );
+    let same = "monitoring: {output: bad}\n        error_handling: {output: bad}";
+    let log = "    - {type: LogForTesting, name: Bad, input: Ask.bad}\n";
+    check(
+        &beside(same, "Rows", log),
+        expect![[r#"
+        error[TB0209]: `bad` is an output already
+           ╭─[p.yaml:14:30]
+        14 │         monitoring: {output: bad}
+           ·                              ───
+           ╰────
+          help: give the monitored predictions another name
+    "#]],
+    );
+    check(
+        &beside("monitoring: {to: bad}", "Rows", ""),
+        expect![[r#"
+        error[TB0207]: `monitoring` lacks the key `output`
+           ╭─[p.yaml:14:21]
+        14 │         monitoring: {to: bad}
+           ·                     ─────────
+           ╰────
+          help: output: the name of the output of raw predictions
+
+        error[TB0231]: unknown key `to` in `monitoring`
+           ╭─[p.yaml:14:22]
+        14 │         monitoring: {to: bad}
+           ·                      ──
+           ╰────
+          keys here: output
+    "#]],
+    );
+}
+
 const KEYED_STEP: &str = "
 pipeline:
   type: chain

@@ -1,10 +1,10 @@
 //! `cargo xtask conformance`: us against other people's files.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::fetch::{self, Fetched};
-use crate::say;
+use crate::{built, say};
 
 mod any;
 mod coders;
@@ -97,16 +97,7 @@ pub(crate) fn tables() -> Result<bool, String> {
     tables::run(&tiebeam()?)
 }
 
-/// Builds the command and tells where it is: beside this program.
-fn tiebeam() -> Result<std::path::PathBuf, String> {
-    let status = crate::cargo()
-        .args(["build", "--quiet", "--package", "tiebeam-cli", "--bin", "tiebeam"])
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-        .status()
-        .map_err(|e| format!("cannot run cargo: {e}"))?;
-    if !status.success() {
-        return Err("cargo could not build `tiebeam`".to_owned());
-    }
-    let own = std::env::current_exe().map_err(|e| e.to_string())?;
-    Ok(own.with_file_name("tiebeam"))
+/// Builds the command and tells where it is.
+fn tiebeam() -> Result<PathBuf, String> {
+    built::programs(["tiebeam"])?.remove("tiebeam").ok_or_else(|| "cargo built no `tiebeam`".to_owned())
 }

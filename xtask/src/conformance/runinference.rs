@@ -78,7 +78,7 @@ fn tests(output: &str) -> BTreeMap<String, bool> {
 
 /// The tests of the cases, run: the list, and a line that counts them.
 pub fn run() -> Result<bool, String> {
-    let mut command = crate::cargo();
+    let mut command = crate::built::cargo();
     // All of the workspace, as the test step does, so that nothing is built twice.
     command.args(["test", "--workspace", "--no-fail-fast", "--tests"]);
     // Only tests that are named after a case: test binaries take several filters, and run what has one of them.

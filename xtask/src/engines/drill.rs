@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tiebeam_engines::{Engine, Group, Kind, Layout, Settings, State, Versions, installed};
 
-use super::harness::{difference, lines_below, programs, root};
+use super::harness::{difference, lines_below, root};
+use crate::built::programs;
 use crate::say;
 
 /// Numbers that the model is asked for, unless told.
@@ -86,8 +87,7 @@ struct Bench {
 
 impl Bench {
     fn new(layout: &Layout, elements: usize) -> Outcome<Bench> {
-        let program =
-            programs(vec!["times_five"])?.remove("times_five").ok_or("cargo built no times_five")?;
+        let program = programs(["times_five"])?.remove("times_five").ok_or("cargo built no times_five")?;
         let (files, logs) = layout.scratch("drill")?;
         let input = files.join("numbers.txt");
         let mut text = String::new();

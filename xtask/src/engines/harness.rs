@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tiebeam_engines::{Engine, Group, Kind, Layout, Settings, State, Versions, installed};
 
 use super::cases::{self, Case, Output, Places, Right, placed};
 use super::table::{Cell, Results};
-use crate::fetch;
-use crate::say;
+use crate::built::programs;
+use crate::{fetch, say};
 
 /// What is asked for on the command line.
 #[derive(Debug, Default, PartialEq)]
@@ -167,55 +166,7 @@ fn started(shared: &mut Option<Engine>, kind: Kind) -> Result<&mut Engine, Strin
 
 /// Builds what the cases run; the programs' paths by their names.
 fn build(cases: &[Case]) -> Result<BTreeMap<String, PathBuf>, String> {
-    programs(cases.iter().flat_map(Case::programs).collect())
-}
-
-/// Builds examples, and `tiebeam` itself; their paths by their names.
-pub(crate) fn programs(mut names: Vec<&str>) -> Result<BTreeMap<String, PathBuf>, String> {
-    let mut cargo = crate::cargo();
-    cargo.args(["build", "--quiet", "--message-format=json-render-diagnostics"]);
-    cargo.args(["--package", "tiebeam", "--package", "tiebeam-cli"]);
-    names.sort_unstable();
-    names.dedup();
-    for name in &names {
-        cargo.args([if *name == "tiebeam" { "--bin" } else { "--example" }, name]);
-    }
-    let programs = built(cargo)?;
-    match names.iter().find(|name| !programs.contains_key(**name)) {
-        Some(name) => Err(format!("cargo built no `{name}`")),
-        None => Ok(programs),
-    }
-}
-
-/// Builds a test of a package; its program's path.
-pub(crate) fn test_program(package: &str, test: &str) -> Result<PathBuf, String> {
-    let mut cargo = crate::cargo();
-    cargo.args(["test", "--no-run", "--quiet", "--message-format=json-render-diagnostics"]);
-    cargo.args(["--package", package, "--test", test]);
-    built(cargo)?.remove(test).ok_or(format!("cargo built no test `{test}` of {package}"))
-}
-
-/// What cargo builds at that command.
-fn built(mut cargo: Command) -> Result<BTreeMap<String, PathBuf>, String> {
-    let output = cargo
-        .current_dir(root())
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|e| format!("cannot run cargo: {e}"))?;
-    if !output.status.success() {
-        return Err("cargo could not build what the cases run".to_owned());
-    }
-    Ok(executables(&String::from_utf8_lossy(&output.stdout)))
-}
-
-/// The programs that cargo says it made.
-fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
-    let one = |line: &str| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        let path = message.get("executable")?.as_str()?;
-        Some((message.get("target")?.get("name")?.as_str()?.to_owned(), PathBuf::from(path)))
-    };
-    messages.lines().filter_map(one).collect()
+    programs(cases.iter().flat_map(Case::programs))
 }
 
 pub(super) fn root() -> PathBuf {
@@ -532,17 +483,6 @@ mod tests {
         assert_eq!(told("a a b", "a b"), "1 lines are missing, such as `a`");
         assert_eq!(told("a", "b b"), "1 lines are missing, such as `a`; 2 lines are too many, such as `b`");
         assert_eq!(told("a", "a"), "");
-    }
-
-    #[test]
-    fn programs_are_found_in_what_cargo_says() {
-        let messages = concat!(
-            "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"branch\"},\"executable\":\"/t/branch\"}\n",
-            "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"lib\"},\"executable\":null}\n",
-            "not json\n",
-        );
-        let programs = executables(messages);
-        assert_eq!(programs, BTreeMap::from([("branch".to_owned(), PathBuf::from("/t/branch"))]));
     }
 
     fn bench(place: &Path) -> Bench {

@@ -16,8 +16,6 @@ mod harness;
 mod install;
 mod table;
 
-pub(crate) use harness::{programs, test_program};
-
 /// Where the poms and the cases are, in the clone.
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../engines")

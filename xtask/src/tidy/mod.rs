@@ -72,7 +72,7 @@ fn root() -> Result<PathBuf, String> {
 }
 
 fn metadata(root: &Path) -> Result<Value, String> {
-    let output = crate::cargo()
+    let output = crate::built::cargo()
         .args(["metadata", "--no-deps", "--format-version", "1"])
         .current_dir(root)
         .output()

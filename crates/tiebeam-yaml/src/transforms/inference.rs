@@ -1,6 +1,7 @@
 //! RunInference: a model over rows. Columns become the model's inputs, its outputs become a column.
 
 mod apart;
+mod beside;
 #[cfg(feature = "remote")]
 mod declared;
 mod handlers;
@@ -26,6 +27,7 @@ use tiebeam_inference::{
     Tensors,
 };
 
+use self::beside::{METADATA, Monitoring, Slot, Versions};
 use self::handlers::{KEYED, Loaded};
 use self::inputs::{InputPlan, Prepared};
 use self::keyed::{Keyed, key_of, keyed_models};
@@ -49,7 +51,7 @@ pub(super) use self::inputs::TensorColumn;
 pub(super) const TYPES: &[TransformType] = &[TransformType {
     name: "RunInference",
     about: "runs a model on each row: the row with the model's answer as one more field",
-    inputs: Inputs::One,
+    inputs: Inputs::Beside(METADATA),
     keeps_rows: false,
     keys: &[
         Key::required(
@@ -60,6 +62,11 @@ pub(super) const TYPES: &[TransformType] = &[TransformType {
         Key::optional("inference_tag", Wants::Text, "the name of the new field; `inference`"),
         Key::optional("inference_args", Wants::Map, "arguments for the handler"),
         Key::optional("with_model_id", Wants::Bool, "adds the field `<tag>_model_id` (ours)"),
+        Key::optional(
+            "monitoring",
+            Wants::Map,
+            "`{output: NAME}`: a copy of what the model says goes there, before `postprocess` (ours)",
+        ),
         Key::optional("metrics_namespace", Wants::Text, "what its metrics are counted under; the handler's"),
         Key::optional("model_identifier", Wants::Text, "steps with the same one share one loaded model"),
         ERROR_HANDLING,
@@ -132,15 +139,18 @@ fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
     let inputs = InputPlan::make(maker, &config, &input, &loaded)?;
     let tag = maker.text("inference_tag").unwrap_or_else(|| "inference".into());
     let outputs = OutputPlan::make(maker, &config, &input, &inputs, &loaded)?;
-    let schema = output_schema(maker, &input, &tag, &outputs)?;
+    let with_model_id = maker.flag("with_model_id");
+    let schema = answer_schema(maker, &input, &tag, outputs.field_type(), with_model_id)?;
+    let monitoring = Monitoring::of(maker, &input, &tag, &outputs)?;
+    let versions = Versions::of(maker, keyed.is_some())?;
     let errors = maker.errors_within(FieldType::required(TypeKind::Row(input.schema.clone())));
     if maker.problems.len() > before {
         return None;
     }
     let mut made = vec![(MAIN.into(), schema.clone())];
     made.extend(errors.clone().map(|(name, schema, _)| (name, schema)));
+    made.extend(monitoring.as_ref().map(Monitoring::output));
     let errors = errors.map(|(name, schema, part)| ErrorOutput::new(&name, schema).within(part));
-    let with_model_id = maker.flag("with_model_id");
     let mut limits = limits?;
     let mut batching = batching?;
     if let Some(own) = &loaded.batching {
@@ -163,12 +173,17 @@ fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
         limits,
         keyed,
         args,
+        monitoring,
+        versions,
     };
     Some(Made {
         outputs: made,
-        build: Box::new(move |_, inputs| match inputs.into_iter().next() {
-            Some(input) => step.build(input, errors),
-            None => Vec::new(),
+        build: Box::new(move |_, inputs| {
+            let mut inputs = inputs.into_iter();
+            match inputs.next() {
+                Some(input) => step.build(input, inputs.next(), errors),
+                None => Vec::new(),
+            }
         }),
     })
 }
@@ -322,16 +337,17 @@ fn batching(maker: &mut Maker<'_>, config: &Node, has_lengths: bool) -> Option<B
 }
 
 /// The input's fields, the answer, and the model's id where it is wanted.
-fn output_schema(
+fn answer_schema(
     maker: &mut Maker<'_>,
     input: &Collection,
     tag: &Arc<str>,
-    outputs: &OutputPlan,
+    answer: &FieldType,
+    with_model_id: bool,
 ) -> Option<Arc<Schema>> {
     let mut fields: Vec<(Arc<str>, FieldType)> =
         input.schema.fields.iter().map(|field| (field.name.clone(), field.field_type.clone())).collect();
-    let mut added = vec![(tag.clone(), outputs.field_type().clone())];
-    if maker.flag("with_model_id") {
+    let mut added = vec![(tag.clone(), answer.clone())];
+    if with_model_id {
         added.push((format!("{tag}_model_id").into(), FieldType::required(TypeKind::String)));
     }
     for (name, field) in added {
@@ -358,10 +374,17 @@ struct Step {
     limits: Limits,
     keyed: Option<Keyed>,
     args: InferenceArgs,
+    monitoring: Option<Monitoring>,
+    versions: Option<Versions>,
 }
 
 impl Step {
-    fn build(self, input: PCollection<Row>, errors: Option<ErrorOutput>) -> Vec<PCollection<Row>> {
+    fn build(
+        self,
+        input: PCollection<Row>,
+        side: Option<PCollection<Row>>,
+        errors: Option<ErrorOutput>,
+    ) -> Vec<PCollection<Row>> {
         let Step {
             loaded,
             measures,
@@ -374,7 +397,10 @@ impl Step {
             limits,
             keyed,
             args,
+            monitoring,
+            versions,
         } = self;
+        let updates = versions.zip(side);
         let rows = schema.clone();
         let to_row = move |result: PredictionResult<Prepared, Tensors>| -> tiebeam_core::Result<Row> {
             let answer = outputs.answer(&result)?;
@@ -391,8 +417,12 @@ impl Step {
                 .model_copies(copies)
                 .try_preprocess(move |row: Row| inputs.prepare(row))
                 .try_postprocess(to_row);
-            let inference = RunInference::new(chain).with_example_signature(feeds).with_pure_preprocess();
-            return run(inference, (limits, args), input, (schema, errors));
+            let mut inference = RunInference::new(chain).with_example_signature(feeds).with_pure_preprocess();
+            if let Some((versions, side)) = updates {
+                inference = inference.with_model_metadata(&versions.read(&side));
+            }
+            let (inference, tapped) = tap(monitoring, inference, |result| result);
+            return run(inference, (limits, args), input, (schema, errors, tapped));
         };
         let mut models = PerKeyModels::new().with_models(keys, first.model_copies(copies));
         for (keys, loaded) in others {
@@ -410,17 +440,41 @@ impl Step {
                 inputs.prepare(row).map(|prepared| (key, prepared))
             })
             .try_postprocess(move |(_, result)| to_row(result));
-        let inference = RunInference::new(chain).with_example_signature(feeds).with_pure_preprocess();
-        run(inference, (limits, args), input, (schema, errors))
+        let mut inference = RunInference::new(chain).with_example_signature(feeds).with_pure_preprocess();
+        if let Some((versions, side)) = updates {
+            inference = inference.with_keyed_model_updates(&versions.read_keyed(&side));
+        }
+        let (inference, tapped) = tap(monitoring, inference, |result| {
+            let PredictionResult { example: (_, example), inference, model_id } = result;
+            PredictionResult { example, inference, model_id }
+        });
+        run(inference, (limits, args), input, (schema, errors, tapped))
     }
 }
 
-/// Builds the step, with dead letters where they are wanted.
+/// The step, monitored where that is wanted.
+fn tap<H, B, A>(
+    monitoring: Option<Monitoring>,
+    run: RunInference<H, B, A>,
+    plain: fn(PredictionOf<H>) -> PredictionResult<Prepared, Tensors>,
+) -> (RunInference<H, B, A>, Slot)
+where
+    H: ModelHandler<Inference = Tensors>,
+    B: Before<H::Example>,
+    A: After<PredictionOf<H>>,
+{
+    match monitoring {
+        Some(monitoring) => monitoring.tap(run, plain),
+        None => (run, Slot::default()),
+    }
+}
+
+/// Builds the step, with dead letters where they are wanted, and what was tapped.
 fn run<H, B, A>(
     run: RunInference<H, B, A>,
     (limits, args): (Limits, InferenceArgs),
     input: PCollection<Row>,
-    (schema, errors): (Arc<Schema>, Option<ErrorOutput>),
+    (schema, errors, tapped): (Arc<Schema>, Option<ErrorOutput>, Slot),
 ) -> Vec<PCollection<Row>>
 where
     H: ModelHandler<Inference = Tensors>,
@@ -429,7 +483,7 @@ where
 {
     let run = limits.bound(run.with_inference_args(args));
     let coder = row_coder(schema);
-    match errors {
+    let mut outputs = match errors {
         None => vec![expand(run, input).with_coder(coder)],
         Some(errors) => {
             let mut rescued = run.with_exception_handling();
@@ -445,5 +499,7 @@ where
             let failed = inferred.failed.step("Errors").map(to_error).with_coder(error_coder);
             vec![inferred.results.with_coder(coder), failed]
         }
-    }
+    };
+    outputs.extend(tapped.take());
+    outputs
 }

@@ -76,7 +76,8 @@ impl Limits {
                 return None;
             }
         };
-        let rollout = rollout(maker, given("rollout"), watch.is_some())?;
+        let has_newer = watch.is_some() || maker.inputs.len() > 1;
+        let rollout = rollout(maker, given("rollout"), has_newer)?;
         let (namespace, identifier) = (maker.text("metrics_namespace"), maker.text("model_identifier"));
         fine.then_some(Limits { timeout, watch, nan, rollout, namespace, identifier })
     }
@@ -106,7 +107,7 @@ impl Limits {
 }
 
 /// How newer files take over. None where it is told wrongly.
-fn rollout(maker: &mut Maker<'_>, given: Option<&Node>, is_watched: bool) -> Option<Rollout> {
+fn rollout(maker: &mut Maker<'_>, given: Option<&Node>, has_newer: bool) -> Option<Rollout> {
     let Some(node) = given else { return Some(Rollout::swap()) };
     let keys = [
         Key::optional("canary", Wants::Number, "the share of the rows that a newer model computes"),
@@ -133,8 +134,10 @@ fn rollout(maker: &mut Maker<'_>, given: Option<&Node>, is_watched: bool) -> Opt
     if !(share > 0.0 && share <= 1.0) {
         return wrong("the share of a canary or shadow is above 0 and at most 1");
     }
-    if !is_watched {
-        return wrong("`rollout` is about newer models, and none are looked for: `watch_model_pattern`");
+    if !has_newer {
+        return wrong(
+            "`rollout` is about newer models, and none are looked for: `watch_model_pattern`, or an input `model_metadata`",
+        );
     }
     match node.get("promote_after").map(|node| &node.content) {
         None => Some(rollout),

@@ -23,6 +23,8 @@ pub struct OutputPlan {
     row: Option<Arc<Schema>>,
     /// What is computed of it, over rows of that schema.
     postprocess: Option<(Expression, Arc<Schema>)>,
+    /// The type of the outputs as they are.
+    raw: FieldType,
     result: FieldType,
 }
 
@@ -60,7 +62,13 @@ impl OutputPlan {
                 (Some(schema.clone()), FieldType::required(TypeKind::Row(schema)))
             }
         };
-        let mut plan = OutputPlan { fields: fields.into(), row, postprocess: None, result: answer.clone() };
+        let mut plan = OutputPlan {
+            fields: fields.into(),
+            row,
+            postprocess: None,
+            raw: answer.clone(),
+            result: answer.clone(),
+        };
         if let Some(node) = config.get("postprocess").filter(|node| node.content != Content::Null) {
             let schema = Arc::new(Schema::of([
                 ("inference", answer),
@@ -81,19 +89,32 @@ impl OutputPlan {
         &self.result
     }
 
+    /// The type of what the model says, before `postprocess`.
+    pub fn raw_type(&self) -> &FieldType {
+        &self.raw
+    }
+
+    /// What the model says of a row.
+    ///
+    /// # Errors
+    /// When an output has not the axes that the model declares.
+    pub fn raw(&self, result: &PredictionResult<Prepared, Tensors>) -> Result<Value> {
+        let mut values = Vec::with_capacity(self.fields.len());
+        for (tensor, field) in result.inference.values().iter().zip(self.fields.iter()) {
+            values.push(to_value(tensor, field)?);
+        }
+        Ok(match &self.row {
+            Some(schema) => Value::Row(Row::new(schema.clone(), values)),
+            None => values.pop().unwrap_or(Value::Null),
+        })
+    }
+
     /// The answer for a row.
     ///
     /// # Errors
     /// When an output has not the axes that the model declares, or `postprocess` fails.
     pub fn answer(&self, result: &PredictionResult<Prepared, Tensors>) -> Result<Value> {
-        let mut values = Vec::with_capacity(self.fields.len());
-        for (tensor, field) in result.inference.values().iter().zip(self.fields.iter()) {
-            values.push(to_value(tensor, field)?);
-        }
-        let answer = match &self.row {
-            Some(schema) => Value::Row(Row::new(schema.clone(), values)),
-            None => values.pop().unwrap_or(Value::Null),
-        };
+        let answer = self.raw(result)?;
         let Some((expression, schema)) = &self.postprocess else { return Ok(answer) };
         let id = Value::String(result.model_id.clone());
         let row = Row::new(schema.clone(), vec![answer, Value::Row(result.example.row().clone()), id]);
