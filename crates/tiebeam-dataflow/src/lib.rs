@@ -11,7 +11,6 @@
 mod auth;
 mod clock;
 mod gs;
-mod hints;
 mod http;
 mod job;
 mod metrics;
@@ -24,7 +23,6 @@ mod storage;
 pub use auth::{Secret, Source};
 pub use clock::{Clock, SystemClock};
 pub use gs::GsPath;
-pub use hints::Hints;
 pub use job::{Dataflow, DataflowJob};
 pub use options::{Autoscaling, DataflowOptions, Machines, job_name_of};
 pub use stage::Package;

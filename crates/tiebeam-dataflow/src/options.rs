@@ -9,7 +9,9 @@ use tiebeam_portable::JobOptions;
 
 use crate::auth::Secret;
 use crate::gs::GsPath;
-use crate::hints::{Hints, bytes_of};
+use tiebeam_graph::ResourceHints;
+use tiebeam_graph::hints::bytes_of;
+
 use crate::http::safe_endpoint;
 
 /// Where Dataflow's API is.
@@ -73,7 +75,7 @@ pub struct DataflowOptions {
     /// The workers' machines.
     pub machines: Machines,
     /// `min_ram` and `accelerator`: what the steps need, for the whole pipeline.
-    pub hints: Hints,
+    pub hints: ResourceHints,
     /// `service_account_email`: who the workers are.
     pub service_account: Option<String>,
     /// `dataflow_kms_key` or `kms_key`: encrypts what the job keeps.
@@ -201,19 +203,22 @@ fn machines(read: &Reader<'_>) -> Result<Machines> {
     })
 }
 
-fn hints(read: &Reader<'_>) -> Result<Hints> {
-    let min_ram_bytes = match read.text(&["min_ram"])? {
-        Some(text) => Some(bytes_of(&text).ok_or_else(|| {
+fn hints(read: &Reader<'_>) -> Result<ResourceHints> {
+    let mut hints = ResourceHints::new();
+    if let Some(text) = read.text(&["min_ram"])? {
+        hints = hints.min_ram_bytes(bytes_of(&text).ok_or_else(|| {
             wrong("min_ram", &format!("is `{text}`; wanted a size such as 8GB, 1.5GiB or a number of bytes"))
-        })?),
-        None => None,
-    };
-    let accelerator = read.text(&["accelerator"])?;
-    if let Some(text) = accelerator.as_deref().filter(|text| !text.starts_with("type:")) {
-        let what = format!("is `{text}`; wanted such as type:nvidia-tesla-t4;count:1;install-nvidia-driver");
-        return Err(wrong("accelerator", &what));
+        })?);
     }
-    Ok(Hints { min_ram_bytes, accelerator })
+    if let Some(text) = read.text(&["accelerator"])? {
+        if !text.starts_with("type:") {
+            let what =
+                format!("is `{text}`; wanted such as type:nvidia-tesla-t4;count:1;install-nvidia-driver");
+            return Err(wrong("accelerator", &what));
+        }
+        hints = hints.accelerator(text);
+    }
+    Ok(hints)
 }
 
 /// Labels, by Google Cloud's rules, which it would tell only after the upload.

@@ -60,7 +60,12 @@ fn values_come_as_texts_and_as_json() {
     assert_eq!(options.experiments, ["x", "y=1"]);
     assert_eq!(options.service_options, ["a", "b"]);
     assert_eq!(options.transform_name_mapping, BTreeMap::from([label("Old", "New")]));
-    assert_eq!(options.hints.min_ram_bytes, Some(8_000_000_000));
+    assert_eq!(
+        options.hints,
+        tiebeam_graph::ResourceHints::new()
+            .min_ram_bytes(8_000_000_000)
+            .accelerator("type:nvidia-l4;count:1")
+    );
     assert_eq!(options.kms_key.as_deref(), Some("k"));
 }
 

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tiebeam_core::{Error, ErrorKind, Result};
+use tiebeam_graph::ResourceHints;
 use tiebeam_model::pipeline::{
     ArtifactFilePayload, ArtifactInformation, ArtifactStagingToRolePayload, ArtifactUrlPayload,
     DockerPayload, Environment, Pipeline,
 };
 use tiebeam_model::{Message, urns};
 use tiebeam_portable::artifacts;
-use tiebeam_worker::ENVIRONMENT;
+use tiebeam_worker::is_own_environment;
 
 use crate::gs::GsPath;
 use crate::service::Service;
@@ -76,13 +77,13 @@ pub(crate) fn images(pipeline: &Pipeline) -> Result<Vec<Image>> {
 }
 
 /// Puts the worker's program and what the steps need of a machine into the pipeline's environments.
-pub(crate) fn equip(pipeline: &mut Pipeline, program: Option<&Path>, hints: &crate::Hints) -> Result<()> {
+pub(crate) fn equip(pipeline: &mut Pipeline, program: Option<&Path>, hints: &ResourceHints) -> Result<()> {
     let components = pipeline.components.get_or_insert_default();
     let docker =
         |(_, environment): &(&String, &mut Environment)| environment.urn == urns::environment::DOCKER;
     for (id, environment) in components.environments.iter_mut().filter(docker) {
         // Other languages' transforms bring workers of their own.
-        if let Some(path) = program.filter(|_| id == ENVIRONMENT) {
+        if let Some(path) = program.filter(|_| is_own_environment(id)) {
             static_program(path)?;
             let payload = ArtifactFilePayload { path: path.display().to_string(), sha256: String::new() };
             environment.dependencies.push(ArtifactInformation {

@@ -9,6 +9,7 @@ use tiebeam_core::{Error, ErrorKind, Result, RunId, WindowingStrategy};
 use tiebeam_exec::{EdgeId, EdgeSpec, EdgeType, GroupType, Operator};
 
 use crate::external::ExternalSpec;
+use crate::hints::ResourceHints;
 
 /// What a transform is to a runner.
 #[derive(Clone)]
@@ -110,6 +111,8 @@ pub struct GraphNode {
     pub arity: Arity,
     /// The composite it is part of, by number.
     pub scope: usize,
+    /// What it needs of a machine.
+    pub hints: ResourceHints,
     /// Where the user wrote it.
     pub place: &'static Location<'static>,
 }

@@ -5,6 +5,7 @@ pub mod explain;
 pub mod external;
 pub mod fns;
 pub mod graph;
+pub mod hints;
 pub mod ops;
 pub mod par_do;
 pub mod pcollection;
@@ -16,6 +17,7 @@ pub use graph::{
     Arity, Check, Cleanup, CombineParts, Graph, GraphNode, InputDigest, NodeKind, NodeOutput, PipelineErrors,
     Resumption,
 };
+pub use hints::ResourceHints;
 pub use ops::{Create, impulse};
 pub use par_do::{MultiParDo, Outputs, ParDo};
 pub use pcollection::{PCollection, TryMap};

@@ -10,6 +10,7 @@ use tiebeam_exec::{EdgeId, SideInputSpec};
 
 use crate::fns;
 use crate::graph::Arity;
+use crate::hints::ResourceHints;
 use crate::ops;
 use crate::par_do::ParDo;
 use crate::pipeline::{PTransform, Pipeline};
@@ -21,6 +22,8 @@ pub struct PCollection<T> {
     edge: EdgeId,
     coder: Coder<T>,
     label: Option<Arc<str>>,
+    /// Few handles have any.
+    hints: Option<ResourceHints>,
 }
 
 impl<T> Clone for PCollection<T> {
@@ -30,6 +33,7 @@ impl<T> Clone for PCollection<T> {
             edge: self.edge,
             coder: self.coder.clone(),
             label: self.label.clone(),
+            hints: self.hints.clone(),
         }
     }
 }
@@ -44,7 +48,7 @@ pub struct TryMap<T, O> {
 
 impl<T: Element> PCollection<T> {
     pub(crate) fn from_edge(pipeline: Pipeline, edge: EdgeId, coder: Coder<T>) -> Self {
-        PCollection { pipeline, edge, coder, label: None }
+        PCollection { pipeline, edge, coder, label: None, hints: None }
     }
 
     /// The pipeline.
@@ -94,17 +98,23 @@ impl<T: Element> PCollection<T> {
         PCollection { label: Some(label.into()), ..self.clone() }
     }
 
+    /// Says what the transform that is applied next needs of a machine.
+    #[must_use]
+    pub fn with_resource_hints(&self, hints: ResourceHints) -> Self {
+        PCollection { hints: Some(hints), ..self.clone() }
+    }
+
     /// Applies a transform.
     #[track_caller]
     pub fn apply<P: PTransform<PCollection<T>>>(&self, transform: P) -> P::Output {
-        let input = PCollection { label: None, ..self.clone() };
-        self.pipeline.in_scope(self.label.as_deref(), &transform.label(), || transform.expand(input))
+        let input = PCollection { label: None, hints: None, ..self.clone() };
+        self.pipeline.in_step((&self.label, &self.hints), &transform.label(), || transform.expand(input))
     }
 
     #[track_caller]
     fn labelled<R>(&self, default: &str, expand: impl FnOnce(&Self) -> R) -> R {
-        let input = PCollection { label: None, ..self.clone() };
-        self.pipeline.in_scope(self.label.as_deref(), default, || expand(&input))
+        let input = PCollection { label: None, hints: None, ..self.clone() };
+        self.pipeline.in_step((&self.label, &self.hints), default, || expand(&input))
     }
 
     /// One result for each element.

@@ -16,6 +16,7 @@ use crate::graph::{
     Arity, Check, Cleanup, Graph, GraphNode, InputDigest, NodeKind, NodeOutput, PipelineErrors, Resumption,
     Scope,
 };
+use crate::hints::ResourceHints;
 use crate::pcollection::PCollection;
 
 /// The variable of the environment that makes a program the process of an isolated model: it builds its pipeline for the step that
@@ -56,6 +57,8 @@ struct Builder {
     errors: Vec<(Error, &'static Location<'static>)>,
     /// The composites that are being expanded, innermost last; the user's place of the outermost.
     open: Vec<(usize, &'static Location<'static>)>,
+    /// What the steps that are being applied need of a machine, that of the outer ones within the inner, innermost last.
+    hints: Vec<ResourceHints>,
     /// Labels taken, by full path.
     taken: HashSet<String>,
     /// How often a default label was used, by full path.
@@ -71,6 +74,7 @@ struct Builder {
 pub struct Begin {
     pipeline: Pipeline,
     label: Option<Arc<str>>,
+    hints: Option<ResourceHints>,
 }
 
 impl Begin {
@@ -82,8 +86,14 @@ impl Begin {
     /// Applies a source.
     #[track_caller]
     pub fn apply<T: PTransform<Begin>>(&self, transform: T) -> T::Output {
-        let input = Begin { pipeline: self.pipeline.clone(), label: None };
-        self.pipeline.in_scope(self.label.as_deref(), &transform.label(), || transform.expand(input))
+        let input = self.pipeline.begin();
+        self.pipeline.in_step((&self.label, &self.hints), &transform.label(), || transform.expand(input))
+    }
+
+    /// Says what the source that is applied next needs of a machine.
+    #[must_use]
+    pub fn with_resource_hints(&self, hints: ResourceHints) -> Self {
+        Begin { hints: Some(hints), ..self.clone() }
     }
 }
 
@@ -126,6 +136,7 @@ impl Pipeline {
             files: Vec::new(),
             errors: Vec::new(),
             open: Vec::new(),
+            hints: Vec::new(),
             taken: HashSet::new(),
             used: HashMap::new(),
             views: 0,
@@ -135,18 +146,35 @@ impl Pipeline {
 
     /// The beginning, with a label for the source applied next.
     pub fn step(&self, label: impl Into<Arc<str>>) -> Begin {
-        Begin { pipeline: self.clone(), label: Some(label.into()) }
+        Begin { label: Some(label.into()), ..self.begin() }
     }
 
     /// The beginning.
     pub fn begin(&self) -> Begin {
-        Begin { pipeline: self.clone(), label: None }
+        Begin { pipeline: self.clone(), label: None, hints: None }
     }
 
     /// Applies a source.
     #[track_caller]
     pub fn apply<T: PTransform<Begin>>(&self, transform: T) -> T::Output {
         self.begin().apply(transform)
+    }
+
+    /// As [`in_scope`](Pipeline::in_scope), with what a handle says of the step that is applied to it.
+    #[track_caller]
+    pub(crate) fn in_step<R>(
+        &self,
+        (label, hints): (&Option<Arc<str>>, &Option<ResourceHints>),
+        default: &str,
+        expand: impl FnOnce() -> R,
+    ) -> R {
+        match hints {
+            None => self.in_scope(label.as_deref(), default, expand),
+            Some(hints) => {
+                let hinted = || self.with_resource_hints(hints.clone(), expand);
+                self.in_scope(label.as_deref(), default, hinted)
+            }
+        }
     }
 
     /// Expands inside a scope of that label: how `apply` works, and how a composite groups steps without a type of its own.
@@ -177,6 +205,21 @@ impl Pipeline {
         }
         let result = expand();
         self.0.borrow_mut().open.pop();
+        result
+    }
+
+    /// Says of all that `expand` applies what it needs of a machine; hints of inner steps add to it.
+    pub fn with_resource_hints<R>(&self, hints: ResourceHints, expand: impl FnOnce() -> R) -> R {
+        {
+            let mut builder = self.0.borrow_mut();
+            let hints = match builder.hints.last() {
+                Some(outer) => hints.within(outer),
+                None => hints,
+            };
+            builder.hints.push(hints);
+        }
+        let result = expand();
+        self.0.borrow_mut().hints.pop();
         result
     }
 
@@ -290,7 +333,9 @@ impl Pipeline {
             made.push(NodeOutput { name: output.name, edge: id, is_dead_letters: output.is_dead_letters });
             ids.push(id);
         }
-        builder.nodes.push(GraphNode { step, kind, inputs, side_inputs, outputs: made, arity, scope, place });
+        let hints = builder.hints.last().cloned().unwrap_or_default();
+        let node = GraphNode { step, kind, inputs, side_inputs, outputs: made, arity, scope, hints, place };
+        builder.nodes.push(node);
         ids
     }
 

@@ -136,12 +136,15 @@ pub struct Job {
 pub fn submit(submission: Submission) -> Result<Job> {
     let runtime = runtime()?;
     let Submission { endpoint, name, pipeline, options } = submission;
-    let files: Vec<ArtifactInformation> = pipeline
-        .components
-        .iter()
-        .flat_map(|components| components.environments.values())
-        .flat_map(|environment| environment.dependencies.iter().cloned())
-        .collect();
+    let mut files: Vec<ArtifactInformation> = Vec::new();
+    for environment in pipeline.components.iter().flat_map(|components| components.environments.values()) {
+        for file in &environment.dependencies {
+            // The same file may stand in several environments.
+            if !files.contains(file) {
+                files.push(file.clone());
+            }
+        }
+    }
     let (mut client, id) = runtime.block_on(async {
         let channel = connect_client("the job service", &endpoint).await?;
         let mut client = JobServiceClient::new(channel)

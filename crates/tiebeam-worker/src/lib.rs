@@ -30,7 +30,7 @@ mod worker;
 
 pub use descriptor::{StagePorts, behind_lengths, describe, port_coders, sink_id, source_id};
 pub use fn_api::FnApi;
-pub use messages::ENVIRONMENT;
+pub use messages::{ENVIRONMENT, is_own_environment};
 pub use payload::Steps;
 pub use recipe::{Recipe, RecipeInput, Recipes, coder_of_tree, coder_to_tree};
 pub use to_proto::{capabilities, default_environment, to_proto, to_proto_with};

@@ -17,8 +17,14 @@ use crate::map_windows::mapping_to_proto;
 use crate::payload::Steps;
 use crate::windowing::{strategy_to_proto, window_fn_to_proto};
 
-/// The id of the one environment that all our steps run in.
+/// The id of the environment that our steps run in; those with resource hints run in others, each with a number after it.
 pub const ENVIRONMENT: &str = "tiebeam";
+
+/// Whether our own steps run in the environment of that id, with resource hints or without.
+pub fn is_own_environment(id: &str) -> bool {
+    let number = |rest: &str| rest.strip_prefix('-').is_some_and(|number| number.parse::<usize>().is_ok());
+    id.strip_prefix(ENVIRONMENT).is_some_and(|rest| rest.is_empty() || number(rest))
+}
 
 /// Gathers coders and windowing strategies while transforms are written.
 pub(crate) struct Messages<'a> {

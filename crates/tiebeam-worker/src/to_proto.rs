@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tiebeam_core::{Error, Result, WindowingStrategy};
 use tiebeam_exec::{EdgeId, EdgeSpec, EdgeType};
-use tiebeam_graph::{CombineParts, Graph, GraphNode, NodeKind};
+use tiebeam_graph::{CombineParts, Graph, GraphNode, NodeKind, ResourceHints};
 use tiebeam_model::pipeline::{Components, Environment, FunctionSpec, PCollection, PTransform, Pipeline};
 use tiebeam_model::urns;
 
@@ -57,8 +57,8 @@ pub fn default_environment() -> Environment {
     }
 }
 
-/// The message of a pipeline that was built without options. All user code runs in `environment`; its capabilities are
-/// [`capabilities`] whatever it says.
+/// The message of a pipeline that was built without options. All user code runs in `environment`, that of steps with resource
+/// hints in a copy of it which has them; its capabilities are [`capabilities`] whatever it says.
 ///
 /// # Errors
 /// Internal ones, when the graph contradicts itself.
@@ -74,8 +74,13 @@ pub fn to_proto(graph: &Arc<Graph>, environment: Environment) -> Result<Pipeline
 /// Internal ones, when the graph contradicts itself.
 pub fn to_proto_with(steps: &Steps, environment: Environment) -> Result<Pipeline> {
     let graph = steps.graph();
-    let mut writer =
-        Writer { messages: Messages::new(steps), transforms: BTreeMap::new(), inner: Vec::new() };
+    let mut writer = Writer {
+        messages: Messages::new(steps),
+        transforms: BTreeMap::new(),
+        inner: Vec::new(),
+        hinted: Vec::new(),
+        own: ENVIRONMENT.to_owned(),
+    };
     let mut ids: HashMap<&str, String> = HashMap::new();
     let composites = composites(graph);
     for node in &graph.nodes {
@@ -110,17 +115,23 @@ pub fn to_proto_with(steps: &Steps, environment: Environment) -> Result<Pipeline
     for (scope, subtransforms) in children {
         writer.composite(graph, scope, subtransforms);
     }
-    let Writer { mut messages, transforms, inner } = writer;
+    let Writer { mut messages, transforms, inner, hinted, .. } = writer;
     let pcollections = graph.edges.iter().map(|edge| (pcollection_id(edge.id), messages.pcollection(edge)));
     let pcollections = pcollections.collect::<Vec<_>>().into_iter().chain(inner).collect();
     let environment = Environment { capabilities: capabilities(), ..environment };
+    let with_hints = |(i, hints): (usize, ResourceHints)| {
+        let mut environment = environment.clone();
+        environment.resource_hints.extend(hints.to_map().into_iter().map(|(urn, value)| (urn, value.into())));
+        (environment_id(i), environment)
+    };
+    let hinted: Vec<_> = hinted.into_iter().enumerate().map(with_hints).collect();
     Ok(Pipeline {
         components: Some(Components {
             transforms,
             pcollections,
             windowing_strategies: messages.take_strategies(),
             coders: messages.coders.into_coders(),
-            environments: BTreeMap::from([(ENVIRONMENT.to_owned(), environment)]),
+            environments: [(ENVIRONMENT.to_owned(), environment)].into_iter().chain(hinted).collect(),
         }),
         root_transform_ids: roots,
         display_data: Vec::new(),
@@ -148,15 +159,25 @@ fn composites(graph: &Graph) -> BTreeSet<usize> {
         .collect()
 }
 
+/// The id of the environment with the hints of that number.
+fn environment_id(hints: usize) -> String {
+    format!("{ENVIRONMENT}-{}", hints + 1)
+}
+
 struct Writer<'a> {
     messages: Messages<'a>,
     transforms: BTreeMap<String, PTransform>,
     /// PCollections inside combines and reshuffles, with their ids.
     inner: Vec<(String, PCollection)>,
+    /// The hints of environments beside the one without.
+    hinted: Vec<ResourceHints>,
+    /// The environment of the node that is written.
+    own: String,
 }
 
 impl Writer<'_> {
     fn node(&mut self, graph: &Graph, node: &GraphNode, id: &str) -> Result<()> {
+        self.own = self.environment_of(node);
         let windowing = || -> Result<_> {
             let output = node
                 .outputs
@@ -171,8 +192,8 @@ impl Writer<'_> {
             // As it is asked for; whoever submits the pipeline has it expanded first.
             NodeKind::External(spec) => (function(&spec.urn, spec.payload.clone()), ""),
             NodeKind::Flatten(_) => return self.flatten(graph, node, id),
-            NodeKind::ParDo(operator) => (self.messages.par_do(node, &**operator)?, ENVIRONMENT),
-            NodeKind::AssignWindows(_) => (self.messages.assign_windows(node, windowing()?), ENVIRONMENT),
+            NodeKind::ParDo(operator) => (self.messages.par_do(node, &**operator)?, &*self.own),
+            NodeKind::AssignWindows(_) => (self.messages.assign_windows(node, windowing()?), &*self.own),
             NodeKind::CombinePerKey(parts) => {
                 return self.combine(node, id, parts);
             }
@@ -187,6 +208,17 @@ impl Writer<'_> {
         };
         self.transforms.insert(id.to_owned(), transform);
         Ok(())
+    }
+
+    fn environment_of(&mut self, node: &GraphNode) -> String {
+        if node.hints.is_empty() {
+            return ENVIRONMENT.to_owned();
+        }
+        let known = self.hinted.iter().position(|hints| *hints == node.hints);
+        environment_id(known.unwrap_or_else(|| {
+            self.hinted.push(node.hints.clone());
+            self.hinted.len() - 1
+        }))
     }
 
     /// A Flatten. Java's fuser puts one into our stage *and* leaves it to the runner where an input comes from our stage and
@@ -204,7 +236,8 @@ impl Writer<'_> {
             let passed =
                 self.inner(format!("{id}/Pass{i}"), read.edge_type.clone(), read.windowing.clone(), false);
             let pass = self.messages.step_function(node, urns::own::PASS_FN);
-            pieces.push(self.piece(id, &format!("Pass{i}"), pass, main(*edge), main(passed), ENVIRONMENT));
+            let own = self.own.clone();
+            pieces.push(self.piece(id, &format!("Pass{i}"), pass, main(*edge), main(passed), &own));
             inputs.insert(format!("in{i}"), pcollection_id(passed));
         }
         if pieces.is_empty() {
@@ -249,11 +282,12 @@ impl Writer<'_> {
         let extract = part(urns::transform::COMBINE_EXTRACT_OUTPUTS);
         let (inputs, outputs) = (inputs_of(node), outputs_of(node));
         let group = function(urns::transform::GROUP_BY_KEY, Vec::new());
+        let own = self.own.clone();
         let pieces = [
-            self.piece(id, "Precombine", precombine, inputs.clone(), main(partial), ENVIRONMENT),
+            self.piece(id, "Precombine", precombine, inputs.clone(), main(partial), &own),
             self.piece(id, "GroupByKey", group, main(partial), main(grouped), ""),
-            self.piece(id, "Merge", merge, main(grouped), main(merged), ENVIRONMENT),
-            self.piece(id, "Extract", extract, main(merged), outputs.clone(), ENVIRONMENT),
+            self.piece(id, "Merge", merge, main(grouped), main(merged), &own),
+            self.piece(id, "Extract", extract, main(merged), outputs.clone(), &own),
         ];
         self.whole(id, whole, inputs, outputs, pieces.into());
         Ok(())
@@ -269,10 +303,11 @@ impl Writer<'_> {
         let spread = self.messages.step_function(node, urns::own::SPREAD_FN);
         let group = function(urns::transform::GROUP_BY_KEY, Vec::new());
         let gather = self.messages.step_function(node, urns::own::GATHER_FN);
+        let own = self.own.clone();
         let pieces = [
-            self.piece(id, "Spread", spread, inputs.clone(), main(keyed), ENVIRONMENT),
+            self.piece(id, "Spread", spread, inputs.clone(), main(keyed), &own),
             self.piece(id, "GroupByKey", group, main(keyed), main(grouped), ""),
-            self.piece(id, "Gather", gather, main(grouped), outputs.clone(), ENVIRONMENT),
+            self.piece(id, "Gather", gather, main(grouped), outputs.clone(), &own),
         ];
         self.whole(id, function(urns::transform::RESHUFFLE, Vec::new()), inputs, outputs, pieces.into());
         Ok(())
@@ -332,7 +367,7 @@ impl Writer<'_> {
             outputs,
             subtransforms,
             // A runner that lifts a combine runs the pieces where the whole says.
-            environment_id: ENVIRONMENT.to_owned(),
+            environment_id: self.own.clone(),
             ..PTransform::default()
         };
         self.transforms.insert(id.to_owned(), transform);

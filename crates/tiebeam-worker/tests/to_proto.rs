@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use expect_test::expect;
 use tiebeam_core::{CombineFn, FixedWindows, Iterable, Sessions, WindowingStrategy};
-use tiebeam_graph::{Create, Graph, Pipeline};
+use tiebeam_graph::{Create, Graph, Pipeline, ResourceHints};
 use tiebeam_model::pipeline::{CombinePayload, Components, ParDoPayload};
 use tiebeam_model::{Message, pipeline, urns};
 use tiebeam_worker::{Steps, default_environment, to_proto};
@@ -209,4 +209,38 @@ fn the_environment_declares_what_the_worker_can_do() {
     ] {
         assert!(environment.capabilities.iter().any(|capability| capability == urn), "{urn}");
     }
+}
+
+/// What needs a machine of its own runs in an environment that says so; equal needs share one, inner ones add to outer ones.
+#[test]
+fn resource_hints_stand_in_environments() {
+    let p = Pipeline::new();
+    let large = || ResourceHints::new().min_ram_bytes(8_000_000_000);
+    let gpu = ResourceHints::new().min_ram_bytes(1).accelerator("type:t4;count:1");
+    let plain = p.step("In").apply(Create::of([1i64])).step("Plain").map(|x| x + 1);
+    let twice = plain.step("Large").with_resource_hints(large()).map(|x| x * 2);
+    let keyed = twice.step("Key").with_resource_hints(large()).map(|x| (x, x));
+    keyed.step("Sum").with_resource_hints(large()).combine_per_key(Sum);
+    p.with_resource_hints(large(), || twice.step("Gpu").with_resource_hints(gpu).map(|x| x + 3));
+    let message = to_proto(&p.build().unwrap(), default_environment()).unwrap();
+    let components = message.components.unwrap();
+    check(&components, &message.root_transform_ids);
+    let hints = |step: &str| {
+        let environment = &components.environments[&components.transforms[step].environment_id];
+        assert_eq!(environment.capabilities, tiebeam_worker::capabilities());
+        let shown =
+            |(urn, value): (&String, &bytes::Bytes)| format!("{urn}={}", String::from_utf8_lossy(value));
+        environment.resource_hints.iter().map(shown).collect::<Vec<_>>()
+    };
+    let ram = "beam:resources:min_ram_bytes:v1=8000000000".to_owned();
+    assert!(hints("Plain").is_empty());
+    for step in ["Large", "Key", "Sum", "Sum/Precombine", "Sum/Merge", "Sum/Extract"] {
+        assert_eq!(hints(step), std::slice::from_ref(&ram), "{step}");
+    }
+    assert_eq!(hints("Gpu"), ["beam:resources:accelerator:v1=type:t4;count:1".to_owned(), ram]);
+    assert_eq!(components.environments.len(), 3);
+    assert!(components.environments.keys().all(|id| tiebeam_worker::is_own_environment(id)));
+    assert!(
+        !["external0_tiebeam", "tiebeam-x", "tiebeams"].into_iter().any(tiebeam_worker::is_own_environment)
+    );
 }

@@ -28,11 +28,13 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn scope(&mut self, planned: Planned, path: &str) {
         for step in planned.steps {
-            let PlannedStep { label, span, work } = step;
+            let PlannedStep { label, span, hints, work } = step;
             let path = if path.is_empty() { label.to_string() } else { format!("{path}/{label}") };
             self.places.insert(path.clone(), span);
             let pipeline = self.pipeline.clone();
-            pipeline.in_scope(Some(&label), &label, || self.work(work, &path));
+            pipeline.with_resource_hints(hints, || {
+                pipeline.in_scope(Some(&label), &label, || self.work(work, &path));
+            });
         }
     }
 

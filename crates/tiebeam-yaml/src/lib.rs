@@ -11,6 +11,7 @@ pub mod diagnostic;
 pub mod document;
 pub mod environment;
 pub mod expression;
+mod hints;
 pub mod load;
 pub mod maker;
 pub mod offer;

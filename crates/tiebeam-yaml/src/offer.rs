@@ -203,6 +203,7 @@ fn step_of(kind: &TransformType, config: Node) -> Step {
         config: Some(config),
         is_misplaced: false,
         windowing: None,
+        resource_hints: None,
         body: None,
     }
 }

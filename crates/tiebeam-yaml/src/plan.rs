@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tiebeam_core::WindowingStrategy;
 use tiebeam_core::row::{FieldType, Row, Schema, TypeKind};
+use tiebeam_graph::ResourceHints;
 use tiebeam_graph::{PCollection, Pipeline};
 
 use crate::catalog::{self, Inputs, check_keys};
@@ -81,6 +82,8 @@ pub struct PlannedStep {
     pub label: Arc<str>,
     /// Where it stands in the file.
     pub span: Span,
+    /// What it needs of a machine.
+    pub hints: ResourceHints,
     /// What it does.
     pub work: Work,
 }
@@ -122,7 +125,11 @@ pub fn plan(
     planner.chain_hint = !scope.body.is_typed
         && scope.steps.len() > 1
         && scope.steps.iter().all(|step| step.inputs.is_empty());
-    let (planned, _) = planner.scope(scope, &HashMap::new(), None);
+    let whole = planner.hints(scope.body.resource_hints.as_ref());
+    let (mut planned, _) = planner.scope(scope, &HashMap::new(), None);
+    for step in &mut planned.steps {
+        step.hints = std::mem::take(&mut step.hints).within(&whole);
+    }
     (planned, planner.collections)
 }
 
@@ -265,6 +272,10 @@ impl Planner<'_> {
         crate::windowing::read(&entry.value, self.problems)
     }
 
+    fn hints(&mut self, entry: Option<&Entry>) -> ResourceHints {
+        entry.map(|entry| crate::hints::read(entry, self.problems)).unwrap_or_default()
+    }
+
     fn check_config(&mut self, step: &Step) -> Option<(&'static catalog::TransformType, bool)> {
         let Some(kind) = catalog::find(&step.kind.text) else {
             if step.body.is_none() && !(step.is_misplaced && step.config.is_none()) {
@@ -290,6 +301,7 @@ impl Planner<'_> {
     ) -> (Option<PlannedStep>, StepOutputs) {
         let Resolved { step, label, .. } = resolved;
         let windowing = step.windowing.as_ref().and_then(|entry| self.windowing(entry));
+        let hints = self.hints(step.resource_hints.as_ref());
         let Some((kind, keys_fine)) = self.check_config(step) else { return (None, None) };
         let Some(mut inputs) = inputs else { return (None, None) };
         if !self.check_inputs(kind, step, &inputs) {
@@ -354,7 +366,7 @@ impl Planner<'_> {
             build: made.build,
             outputs: outputs.iter().map(|(_, one)| (one.id, one.schema.clone())).collect(),
         };
-        (Some(PlannedStep { label, span: step.title_span(), work }), Some(outputs))
+        (Some(PlannedStep { label, span: step.title_span(), hints, work }), Some(outputs))
     }
 
     /// The outputs of a transform with mistakes that gives the rows it reads.
@@ -430,6 +442,7 @@ impl Planner<'_> {
         let Resolved { step, label, inputs: references, body, .. } = resolved;
         let Some(body) = body else { return (None, None) };
         let own = step.windowing.as_ref().and_then(|entry| self.windowing(entry));
+        let hints = self.hints(step.resource_hints.as_ref());
         let mut outside: HashMap<Arc<str>, Option<Collection>> = HashMap::new();
         let mut windowed = Vec::new();
         match inputs {
@@ -474,7 +487,7 @@ impl Planner<'_> {
             all
         });
         let work = Work::Composite { windowed, inside, given, windowing: own };
-        (Some(PlannedStep { label, span: step.title_span(), work }), outputs)
+        (Some(PlannedStep { label, span: step.title_span(), hints, work }), outputs)
     }
 }
 
@@ -489,6 +502,7 @@ fn flatten_before(
     PlannedStep {
         label: format!("{label}-Flatten[{input}]").into(),
         span: step.title_span(),
+        hints: ResourceHints::new(),
         work: Work::Leaf {
             inputs: vec![(all.iter().map(|one| one.id).collect(), joined.schema.clone())],
             windowing: None,

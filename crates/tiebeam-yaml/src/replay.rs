@@ -342,6 +342,7 @@ fn letters_step(failing: &Resolved<'_>, path: &str, schema: &Schema) -> Step {
         config: Some(config),
         is_misplaced: false,
         windowing: None,
+        resource_hints: None,
         body: None,
     }
 }

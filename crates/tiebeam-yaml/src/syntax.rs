@@ -36,6 +36,8 @@ pub struct Body {
     pub chained: usize,
     /// How it is windowed.
     pub windowing: Option<Entry>,
+    /// What all of it needs of a machine.
+    pub resource_hints: Option<Entry>,
     /// Where it is called a chain or composite, or begins.
     pub span: Span,
     /// Whether the file says what type it is.
@@ -72,6 +74,8 @@ pub struct Step {
     pub is_misplaced: bool,
     /// How what it reads (or makes, if it reads nothing) is windowed.
     pub windowing: Option<Entry>,
+    /// What it needs of a machine.
+    pub resource_hints: Option<Entry>,
     /// The transforms inside of a chain or composite.
     pub body: Option<Body>,
 }
@@ -202,7 +206,14 @@ impl Reader<'_> {
         if let Some(steps) = entry.value.as_list() {
             // Beam takes a bare list of transforms for a composite.
             let steps = self.steps(steps);
-            return Some(Body { steps, chained: 0, windowing: None, span: entry.key_span, is_typed: false });
+            return Some(Body {
+                steps,
+                chained: 0,
+                windowing: None,
+                resource_hints: None,
+                span: entry.key_span,
+                is_typed: false,
+            });
         }
         let entries = self.map(&entry.value, "`pipeline`")?;
         self.keys(entries, &PIPELINE, "a pipeline");
@@ -266,7 +277,9 @@ impl Reader<'_> {
             self.check_chained(i, step);
         }
         let is_typed = node.get("type").is_some();
-        Some(Body { steps, chained, windowing: node.entry("windowing").cloned(), span, is_typed })
+        let windowing = node.entry("windowing").cloned();
+        let resource_hints = node.entry("resource_hints").cloned();
+        Some(Body { steps, chained, windowing, resource_hints, span, is_typed })
     }
 
     fn check_chained(&mut self, index: usize, step: &Step) {
@@ -333,7 +346,9 @@ impl Reader<'_> {
         let is_misplaced = is_misplaced || (defined.is_some() && body.is_none());
         let config = config.filter(|_| defined.is_none());
         let windowing = node.entry("windowing").cloned();
-        Some(Step { span: node.span, kind, name, input, output, config, is_misplaced, windowing, body })
+        let resource_hints = node.entry("resource_hints").cloned();
+        let span = node.span;
+        Some(Step { span, kind, name, input, output, config, is_misplaced, windowing, resource_hints, body })
     }
 
     /// What a transform of a provider stands for.
@@ -352,6 +367,7 @@ impl Reader<'_> {
                     steps: vec![inside?],
                     chained: 1,
                     windowing: None,
+                    resource_hints: None,
                     span: kind.span,
                     is_typed: true,
                 })

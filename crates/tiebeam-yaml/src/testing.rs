@@ -444,6 +444,7 @@ fn added(kind: &str, name: String, rows: &Rows) -> Step {
         config: Some(config),
         is_misplaced: false,
         windowing: None,
+        resource_hints: None,
         body: None,
     }
 }

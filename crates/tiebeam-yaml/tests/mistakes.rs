@@ -251,3 +251,66 @@ fn all_mistakes_of_a_file_are_told_in_one_run() {
           help: give it with `--set folder=VALUE`
     "#]].assert_eq(&told);
 }
+
+#[test]
+fn mistakes_in_resource_hints() {
+    let told = told(
+        "pipeline:
+  resource_hints: 8GB
+  transforms:
+    - type: Create
+      config: {elements: [{x: 1}]}
+      resource_hints: {min_ram: much, accelerator: l4, cpu_count: 0, gpu: 1}
+    - type: LogForTesting
+      input: Create
+      resource_hints: {min_ram: 0, accelerator: 4}
+",
+    );
+    expect![[r#"
+        error[TB0208]: `resource_hints` is a map
+          ╭─[p.yaml:2:19]
+        2 │   resource_hints: 8GB
+          ·                   ───
+          ╰────
+          help: such as `resource_hints: {min_ram: 8GB}`
+
+        error[TB0208]: `min_ram` is a size such as 8GB, 1.5GiB or a number of bytes
+          ╭─[p.yaml:6:33]
+        6 │       resource_hints: {min_ram: much, accelerator: l4, cpu_count: 0, gpu: 1}
+          ·                                 ────
+          ╰────
+
+        error[TB0208]: `accelerator` begins with the type that is wanted
+          ╭─[p.yaml:6:52]
+        6 │       resource_hints: {min_ram: much, accelerator: l4, cpu_count: 0, gpu: 1}
+          ·                                                    ──
+          ╰────
+          help: such as type:nvidia-l4;count:1;install-nvidia-driver
+
+        error[TB0208]: `cpu_count` is a number from 1 up
+          ╭─[p.yaml:6:67]
+        6 │       resource_hints: {min_ram: much, accelerator: l4, cpu_count: 0, gpu: 1}
+          ·                                                                   ─
+          ╰────
+
+        error[TB0231]: unknown key `gpu` in `resource_hints`
+          ╭─[p.yaml:6:70]
+        6 │       resource_hints: {min_ram: much, accelerator: l4, cpu_count: 0, gpu: 1}
+          ·                                                                      ───
+          ╰────
+          keys here: accelerator, cpu_count, min_ram
+
+        error[TB0208]: `min_ram` is a size such as 8GB, 1.5GiB or a number of bytes
+          ╭─[p.yaml:9:33]
+        9 │       resource_hints: {min_ram: 0, accelerator: 4}
+          ·                                 ─
+          ╰────
+
+        error[TB0208]: `accelerator` wants a string, got an integer
+          ╭─[p.yaml:9:49]
+        9 │       resource_hints: {min_ram: 0, accelerator: 4}
+          ·                                                 ─
+          ╰────
+    "#]]
+    .assert_eq(&told);
+}

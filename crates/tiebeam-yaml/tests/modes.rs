@@ -302,3 +302,95 @@ pipeline:
         &[r#"{"a":"one","y":7,"y0":7,"c":"seven"}"#, r#"{"a":null,"y":8,"y0":8,"c":"eight"}"#],
     );
 }
+
+const FIVE: &str = "{type: OnnxModelHandlerNumpy, config: {model_uri: ../../fixtures/models/five.onnx}}";
+
+#[test]
+fn a_newer_model_and_a_monitor_beside_a_step() {
+    let keyed = format!("{{type: KeyedModelHandler, config: {{key: of, models: {{a: {FIVE}, b: {FIVE}}}}}}}");
+    let newer = "model_id: ../../fixtures/models/ten.onnx";
+    for (handler, newer, b) in [
+        (FIVE, format!("{{{newer}}}"), 30.0),
+        (
+            &keyed,
+            format!("{{keys: [a], {newer}}}, {{keys: [b], model_id: ../../fixtures/models/five.onnx}}"),
+            15.0,
+        ),
+    ] {
+        let yaml = format!(
+            "
+pipeline:
+  transforms:
+    - {{type: Create, name: Rows, config: {{elements: [{{of: a, x: 2.0}}, {{of: b, x: 3.0}}]}}}}
+    - {{type: Create, name: Newer, config: {{elements: [{newer}]}}}}
+    - type: RunInference
+      name: Ask
+      input: {{input: Rows, model_metadata: Newer}}
+      config:
+        monitoring: {{output: raw}}
+        model_handler: {handler}
+    - type: MapToFields
+      name: Raw
+      input: Ask.raw
+      config: {{language: python, fields: {{raw: inference, by: inference_model_id}}}}
+    - {{type: WriteToJson, input: Ask, config: {{path: DIR/out}}}}
+    - {{type: WriteToJson, name: WriteRaw, input: Raw, config: {{path: DIR/raw}}}}
+"
+        );
+        let by = if b > 20.0 { "ten" } else { "five" };
+        let raw_b = format!(r#"{{"raw":{b:?},"by":"../../fixtures/models/{by}.onnx"}}"#);
+        let mut expected = [
+            r#"{"of":"a","x":2.0,"inference":20.0}"#,
+            &format!(r#"{{"of":"b","x":3.0,"inference":{b:?}}}"#),
+            &raw_b,
+            r#"{"raw":20.0,"by":"../../fixtures/models/ten.onnx"}"#,
+        ];
+        expected.sort_unstable();
+        check(&yaml, &expected);
+    }
+}
+
+#[test]
+fn metrics_are_counted_under_the_namespace_that_a_file_names() {
+    let yaml = format!(
+        "
+pipeline:
+  type: chain
+  transforms:
+    - {{type: Create, config: {{elements: [{{x: 2.0}}, {{x: 3.0}}]}}}}
+    - {{type: RunInference, config: {{metrics_namespace: Prices, model_handler: {FIVE}}}}}
+    - {{type: LogForTesting}}
+"
+    );
+    let report = EmbeddedRunner::new(RunnerOptions::default()).run(&graph(&yaml).unwrap()).unwrap();
+    assert_eq!(report.counter("Prices", "num_inferences"), 2);
+}
+
+#[test]
+fn resource_hints_of_a_file_stand_in_the_graph() {
+    use tiebeam_graph::ResourceHints;
+    let yaml = format!(
+        "
+pipeline:
+  type: chain
+  resource_hints: {{min_ram: 1GB}}
+  transforms:
+    - {{type: Create, config: {{elements: [{{x: 2.0}}]}}}}
+    - type: RunInference
+      name: Ask
+      resource_hints: {{min_ram: 1.5GiB, accelerator: type:nvidia-l4;count:1, cpu_count: 4}}
+      config: {{model_handler: {FIVE}}}
+    - {{type: LogForTesting, resource_hints: {{min_ram: 2}}}}
+"
+    );
+    let graph = graph(&yaml).unwrap();
+    let large =
+        ResourceHints::new().min_ram_bytes(1_610_612_736).accelerator("type:nvidia-l4;count:1").cpu_count(4);
+    let small = ResourceHints::new().min_ram_bytes(1_000_000_000);
+    for node in &graph.nodes {
+        let wanted = if node.step.starts_with("Ask") { &large } else { &small };
+        assert_eq!(&node.hints, wanted, "{}", node.step);
+    }
+    let report = EmbeddedRunner::new(RunnerOptions::default()).run(&graph).unwrap();
+    assert_eq!(report.dead_letters(), 0);
+}

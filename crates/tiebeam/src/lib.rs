@@ -68,7 +68,7 @@ pub use images::ImageToTensor;
 #[cfg(feature = "launch")]
 pub use launch::{Options, main};
 pub use tiebeam_core::{Element, Error, ErrorKind, Result, RunId};
-pub use tiebeam_graph::{PCollection, PTransform, Pipeline};
+pub use tiebeam_graph::{PCollection, PTransform, Pipeline, ResourceHints};
 
 /// What almost every pipeline uses.
 pub mod prelude {

@@ -146,6 +146,7 @@ impl Told {
                     config: None,
                     is_misplaced: false,
                     windowing: None,
+                    resource_hints: None,
                     body: None,
                 };
                 let mut maker = Maker {
