@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tiebeam-worker", &["core", "exec", "graph", "plan", "model"]),
     ("tiebeam-portable", &["core", "exec", "graph", "model", "worker"]),
     ("tiebeam-http", &[]),
-    ("tiebeam-dataflow", &["core", "model", "portable", "worker", "http"]),
+    ("tiebeam-dataflow", &["core", "graph", "model", "portable", "worker", "http"]),
     ("tiebeam-engines", &[]),
     ("tiebeam-inference", &["core", "graph", "transforms"]),
     ("tiebeam-onnx", &["core", "graph", "transforms", "inference"]),
