@@ -5,13 +5,12 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use tiebeam_core::{Error, ErrorKind, Result};
+use tiebeam_graph::ResourceHints;
+use tiebeam_graph::hints::bytes_of;
 use tiebeam_portable::JobOptions;
 
 use crate::auth::Secret;
 use crate::gs::GsPath;
-use tiebeam_graph::ResourceHints;
-use tiebeam_graph::hints::bytes_of;
-
 use crate::http::safe_endpoint;
 
 /// Where Dataflow's API is.

@@ -421,7 +421,7 @@ impl Step {
             if let Some((versions, side)) = updates {
                 inference = inference.with_model_metadata(&versions.read(&side));
             }
-            let (inference, tapped) = tap(monitoring, inference, |result| result);
+            let (inference, tapped) = Monitoring::tap(monitoring, inference, |result| result);
             return run(inference, (limits, args), input, (schema, errors, tapped));
         };
         let mut models = PerKeyModels::new().with_models(keys, first.model_copies(copies));
@@ -444,28 +444,11 @@ impl Step {
         if let Some((versions, side)) = updates {
             inference = inference.with_keyed_model_updates(&versions.read_keyed(&side));
         }
-        let (inference, tapped) = tap(monitoring, inference, |result| {
+        let (inference, tapped) = Monitoring::tap(monitoring, inference, |result| {
             let PredictionResult { example: (_, example), inference, model_id } = result;
             PredictionResult { example, inference, model_id }
         });
         run(inference, (limits, args), input, (schema, errors, tapped))
-    }
-}
-
-/// The step, monitored where that is wanted.
-fn tap<H, B, A>(
-    monitoring: Option<Monitoring>,
-    run: RunInference<H, B, A>,
-    plain: fn(PredictionOf<H>) -> PredictionResult<Prepared, Tensors>,
-) -> (RunInference<H, B, A>, Slot)
-where
-    H: ModelHandler<Inference = Tensors>,
-    B: Before<H::Example>,
-    A: After<PredictionOf<H>>,
-{
-    match monitoring {
-        Some(monitoring) => monitoring.tap(run, plain),
-        None => (run, Slot::default()),
     }
 }
 

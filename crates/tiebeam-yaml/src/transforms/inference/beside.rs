@@ -158,11 +158,11 @@ impl Monitoring {
         (self.name.clone(), self.schema.clone())
     }
 
-    /// Has the step give its raw predictions; they are in the slot once it is applied. `plain` takes the key off where there
+    /// Has the step give its raw predictions, where that is wanted; they are in the slot once it is applied. `plain` takes the key off where there
     /// is one. A prediction whose outputs have not the axes that the model declares is not among them: the step fails on it.
     #[track_caller]
     pub fn tap<H, B, A>(
-        self,
+        monitoring: Option<Monitoring>,
         run: RunInference<H, B, A>,
         plain: fn(PredictionOf<H>) -> PredictionResult<Prepared, Tensors>,
     ) -> (RunInference<H, B, A>, Slot)
@@ -172,15 +172,16 @@ impl Monitoring {
         A: After<PredictionOf<H>>,
     {
         let slot = Slot::default();
+        let Some(monitoring) = monitoring else { return (run, slot) };
         let filled = slot.clone();
         let run = run.with_monitoring(move |raw| {
-            let coder = row_coder(self.schema.clone());
+            let coder = row_coder(monitoring.schema.clone());
             let to_row = move |result| {
                 let result = plain(result);
-                let answer = self.plan.raw(&result).ok()?;
+                let answer = monitoring.plan.raw(&result).ok()?;
                 let row = result.example.into_row();
                 let values = row.values.iter().cloned().chain([answer, Value::String(result.model_id)]);
-                Some(Row::new(self.schema.clone(), values.collect::<Vec<_>>()))
+                Some(Row::new(monitoring.schema.clone(), values.collect::<Vec<_>>()))
             };
             let rows = raw.step("Monitored").flat_map(to_row).with_coder(coder);
             *filled.borrow_mut() = Some(rows);
