@@ -105,6 +105,8 @@ fn run(arguments: &[String]) -> Result<()> {
 }
 
 fn main() -> ExitCode {
+    // As users' programs do.
+    tiebeam::launch::bound_arenas();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,

@@ -74,6 +74,7 @@ enum Verb {
 
 /// Runs the command line; gives the exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    tiebeam::launch::bound_arenas();
     tiebeam::launch::fetch_models();
     if let Some(exit) = tiebeam_yaml::transforms::inference::be_model_process(&output::environment()) {
         return exit;

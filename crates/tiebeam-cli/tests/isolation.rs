@@ -113,3 +113,30 @@ fn what_the_process_says_of_the_model_is_told_at_its_place_in_the_file() {
     assert!(!starved.status.success());
     assert!(said(&starved).contains("p.yaml:12"), "{}", said(&starved));
 }
+
+#[test]
+fn variables_are_set_before_the_model_is_loaded_there_or_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = |variables: &str, isolation: &str| {
+        five(&format!("env_vars: {{{variables}}}\n            isolation: {isolation}"))
+    };
+    for isolation in ["process", "none"] {
+        let output = run(dir.path(), "run", &more("TB_ONE: 1, TB_TWO: b", isolation), "{x: 20.0}", "");
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(rows(&output).len(), 1);
+        // What looks for its library where a variable says has seen the variable.
+        let nowhere = "ORT_DYLIB_PATH: /nowhere/libonnxruntime.so";
+        let output = run(dir.path(), "run", &more(nowhere, isolation), "{x: 20.0}", "");
+        assert!(!output.status.success());
+        assert!(said(&output).contains("/nowhere/libonnxruntime.so"), "{}", said(&output));
+        for (wrong, why) in [
+            ("A: [1]", "the variable `A` is a text or a number"),
+            ("A=B: 1", "a name with `=`"),
+            ("'': 1", "a variable without a name"),
+        ] {
+            let output = run(dir.path(), "validate", &more(wrong, isolation), "{x: 20.0}", "");
+            assert!(!output.status.success());
+            assert!(said(&output).contains(why), "{}", said(&output));
+        }
+    }
+}

@@ -14,6 +14,7 @@ use crate::carrying::Carrying;
 use crate::chain::{After, Before, Chain, IntoChain, NoSteps};
 use crate::isolation::{Isolated, Isolation, Places};
 use crate::keyed::{OnMaybeKeyed, OnValue, WithKey, WithMaybeKey};
+use crate::memory;
 use crate::prebatched::Prebatched;
 use crate::prediction::PredictionResult;
 pub use crate::prediction::{Answered, Predictions};
@@ -84,6 +85,21 @@ macro_rules! as_the_inner_handler {
             self.handler.load_version(version)
         }
 
+        fn load_cohort(
+            &self,
+            cohort: usize,
+            version: Option<&crate::update::ModelMetadata>,
+        ) -> Result<Self::Model> {
+            self.handler.load_cohort(cohort, version)
+        }
+
+        fn place(&self, places: &mut crate::isolation::Places<'_>) {
+            self.handler.place(places);
+        }
+
+        as_the_inner_handler!(but for loads and places);
+    };
+    (but for loads and places) => {
         fn takes_updates(&self) -> bool {
             self.handler.takes_updates()
         }
@@ -118,14 +134,6 @@ macro_rules! as_the_inner_handler {
 
         fn cohort_name(&self, cohort: usize) -> Option<String> {
             self.handler.cohort_name(cohort)
-        }
-
-        fn load_cohort(
-            &self,
-            cohort: usize,
-            version: Option<&crate::update::ModelMetadata>,
-        ) -> Result<Self::Model> {
-            self.handler.load_cohort(cohort, version)
         }
 
         fn model_limit(&self) -> crate::handler::ModelLimit {
@@ -163,10 +171,6 @@ macro_rules! as_the_inner_handler {
         fn keeps_time(&self) -> bool {
             self.handler.keeps_time()
         }
-
-        fn place(&self, places: &mut crate::isolation::Places<'_>) {
-            self.handler.place(places);
-        }
     };
 }
 pub(crate) use as_the_inner_handler;
@@ -183,31 +187,6 @@ pub struct ModelLimit {
 impl ModelLimit {
     pub(crate) fn is_set(&self) -> bool {
         *self != ModelLimit::default()
-    }
-}
-
-/// How frameworks and allocators say it, in lower case.
-const OUT_OF_MEMORY: [&str; 7] = [
-    "out of memory",
-    "outofmemory",
-    "cannot allocate memory",
-    "failed to allocate memory",
-    "bad_alloc",
-    "bad allocation",
-    "resource_exhausted",
-];
-
-fn says_out_of_memory(error: &Error) -> bool {
-    let says = |text: &str| {
-        let text = text.to_ascii_lowercase();
-        OUT_OF_MEMORY.iter().any(|words| text.contains(words))
-    };
-    match error.kind() {
-        ErrorKind::OutOfMemory => true,
-        ErrorKind::Inference | ErrorKind::UserCode | ErrorKind::Panic => {
-            says(error.message()) || error.causes().iter().any(|cause| says(cause))
-        }
-        _ => false,
     }
 }
 
@@ -405,7 +384,7 @@ pub trait ModelHandler: Send + Sync + 'static {
     /// it is halved and tried again, and later batches stay below. Default: an error of kind
     /// [`OutOfMemory`](ErrorKind::OutOfMemory), and one that says so in the words of the usual frameworks.
     fn lacks_memory(&self, error: &Error) -> bool {
-        says_out_of_memory(error)
+        memory::is_told(error)
     }
 
     /// Refuses arguments that the handler can't use, when the pipeline is built.
@@ -460,6 +439,20 @@ pub trait ModelHandler: Send + Sync + 'static {
         Self: Sized,
     {
         Isolated::new(self, isolation)
+    }
+
+    /// The same handler, which finds these variables in its environment when its model is loaded (Beam's `env_vars`). A model in a
+    /// [process of its own](ModelHandler::isolated) has them there; else they are set in this process, for everybody in it and for
+    /// good. So two models of one process can't want two values of the same variable: the second one's load fails.
+    fn with_env_vars<N: Into<String>, V: Into<String>>(
+        self,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Tuned<Self>
+    where
+        Self: Sized,
+    {
+        let own = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Tuned::new(self).set_env_vars(own.collect())
     }
 
     /// The same handler with batches of at most `size`; a larger minimum comes down with it.

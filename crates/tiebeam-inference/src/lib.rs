@@ -10,6 +10,7 @@ pub mod clock;
 pub mod closure;
 pub mod dead_letter;
 pub mod dofn;
+pub mod env_vars;
 mod estimator;
 pub mod facts;
 mod gate;

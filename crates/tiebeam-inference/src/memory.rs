@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
+use tiebeam_core::error::{Error, ErrorKind};
+
 use crate::batching::Batching;
 use crate::brain::{Brain, Lengths};
 use crate::handler::ModelInfo;
@@ -144,6 +146,32 @@ pub(crate) fn of(handler: &str, info: &ModelInfo, identity: &str) -> Arc<ModelMe
     let device = info.device.as_deref().unwrap_or("cpu");
     let key = format!("{handler}\n{model}\n{device}");
     MEMORIES.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone()
+}
+
+/// How frameworks and allocators say it, in lower case.
+const OUT_OF_MEMORY: [&str; 7] = [
+    "out of memory",
+    "outofmemory",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "resource_exhausted",
+];
+
+/// Whether an error says that there was too little memory.
+pub(crate) fn is_told(error: &Error) -> bool {
+    let says = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        OUT_OF_MEMORY.iter().any(|words| text.contains(words))
+    };
+    match error.kind() {
+        ErrorKind::OutOfMemory => true,
+        ErrorKind::Inference | ErrorKind::UserCode | ErrorKind::Panic => {
+            says(error.message()) || error.causes().iter().any(|cause| says(cause))
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]

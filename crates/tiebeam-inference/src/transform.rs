@@ -346,7 +346,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: After<PredictionOf<H>>> RunInfer
         }
         options.check_updates(pipeline, &handler);
         let step = pipeline.current_step();
-        let mut places = Places { step: &step, args: &options.args, timeout: options.timeout, handlers: 0 };
+        let mut places = Places::new(&step, &options.args, options.timeout);
         handler.place(&mut places);
         let identity = match options.identity.or_else(|| handler.model_identity()) {
             Some(named) => format!("={named}").into(),

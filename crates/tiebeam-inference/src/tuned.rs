@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tiebeam_core::error::Result;
 
 use crate::batching::{Batching, LengthFn};
+use crate::env_vars::{self, EnvVars};
 use crate::handler::{InferenceArgs, ModelHandler, Predictions, as_the_inner_handler};
+use crate::isolation::Places;
+use crate::update::ModelMetadata;
 
 type SizeFn<E> = Arc<dyn Fn(&E) -> u64 + Send + Sync>;
 
@@ -16,12 +19,13 @@ pub struct Tuned<H: ModelHandler> {
     copies: usize,
     length: Option<LengthFn<H::Example>>,
     size: Option<SizeFn<H::Example>>,
+    env_vars: EnvVars,
 }
 
 impl<H: ModelHandler> Tuned<H> {
     pub(crate) fn new(handler: H) -> Self {
         let (batching, copies) = (handler.batching(), handler.copies());
-        Tuned { handler, batching, copies, length: None, size: None }
+        Tuned { handler, batching, copies, length: None, size: None, env_vars: Vec::new() }
     }
 
     pub(crate) fn set_batching(mut self, change: impl FnOnce(&mut Batching)) -> Self {
@@ -43,6 +47,16 @@ impl<H: ModelHandler> Tuned<H> {
         self.size = Some(size);
         self
     }
+
+    fn set_variables(&self) -> Result<()> {
+        // A model with a process of its own has them there.
+        if self.handler.keeps_time() { Ok(()) } else { env_vars::set(&self.env_vars) }
+    }
+
+    pub(crate) fn set_env_vars(mut self, variables: EnvVars) -> Self {
+        self.env_vars = variables;
+        self
+    }
 }
 
 impl<H: ModelHandler> ModelHandler for Tuned<H> {
@@ -50,7 +64,26 @@ impl<H: ModelHandler> ModelHandler for Tuned<H> {
     type Inference = H::Inference;
     type Model = H::Model;
 
-    as_the_inner_handler!();
+    as_the_inner_handler!(but for loads and places);
+
+    fn load_model(&self) -> Result<H::Model> {
+        self.set_variables()?;
+        self.handler.load_model()
+    }
+
+    fn load_version(&self, version: &ModelMetadata) -> Result<H::Model> {
+        self.set_variables()?;
+        self.handler.load_version(version)
+    }
+
+    fn load_cohort(&self, cohort: usize, version: Option<&ModelMetadata>) -> Result<H::Model> {
+        self.set_variables()?;
+        self.handler.load_cohort(cohort, version)
+    }
+
+    fn place(&self, places: &mut Places<'_>) {
+        places.within(&self.env_vars, |places| self.handler.place(places));
+    }
 
     fn run_inference(
         &self,

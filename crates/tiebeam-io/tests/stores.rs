@@ -1,7 +1,7 @@
 //! Pipelines on object stores, against a store in this process that fails as it is told to.
 
 #![cfg(feature = "object-stores")]
-#![allow(clippy::unwrap_used)] // a test fails by panicking
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test fails by panicking, and a child says what it has seen
 
 #[allow(dead_code)] // the facade's tests have more kinds of faults
 mod support;
@@ -13,7 +13,7 @@ use support::{Fake, Fault};
 use tiebeam_core::{ErrorKind, RunId};
 use tiebeam_graph::{Create, Pipeline};
 use tiebeam_io::fs;
-use tiebeam_io::fs::stores::{Cache, Settings, configure};
+use tiebeam_io::fs::stores::{Cache, Settings, configure, google_token};
 use tiebeam_io::{Splitting, text};
 use tiebeam_testing::{Mode, TestPipeline, assert_that};
 
@@ -458,4 +458,53 @@ fn settings_come_from_variables_and_keep_secrets() {
         ]
     );
     assert!(!format!("{settings:?}").contains("ya29"));
+}
+
+/// The program of the next test: does nothing as a test of its own.
+#[test]
+fn a_program_that_wants_a_token() {
+    if std::env::var_os("TIEBEAM_TEST_TOKEN").is_some() {
+        let said = |token: tiebeam_core::Result<String>| match token {
+            Ok(token) => format!("token {token}"),
+            Err(error) => format!("{} {}", error.code(), error.message()),
+        };
+        println!("SAID {} and {}", said(google_token()), said(google_token()));
+    }
+}
+
+#[test]
+fn tokens_come_from_where_the_environment_says() {
+    let fake = Fake::start();
+    let path = "computeMetadata/v1/instance/service-accounts/default/token";
+    fake.put(path, r#"{"access_token": "ya29.here", "expires_in": 3000, "token_type": "Bearer"}"#);
+    let asked = |variables: &[(&str, &str)]| {
+        let home = tempfile::tempdir().unwrap();
+        let mut program = std::process::Command::new(std::env::current_exe().unwrap());
+        program.args(["--exact", "a_program_that_wants_a_token", "--nocapture"]);
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if ["GOOGLE_", "TIEBEAM_", "GCE_"].iter().any(|prefix| name.starts_with(prefix)) {
+                program.env_remove(&*name);
+            }
+        }
+        program.env("TIEBEAM_TEST_TOKEN", "1").env("HOME", home.path());
+        let output = program.envs(variables.iter().copied()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().find_map(|line| Some(line.split_once("SAID ")?.1.to_owned())).unwrap_or(text)
+    };
+    let here = ("GCE_METADATA_HOST", &*fake.address);
+    assert_eq!(asked(&[here]), "token ya29.here and token ya29.here");
+    assert_eq!(fake.log().len(), 1, "it is remembered: {:?}", fake.log());
+    // A fake of Cloud Storage wants no token, but this is not for it.
+    assert_eq!(
+        asked(&[here, ("STORAGE_EMULATOR_HOST", "127.0.0.1:1")]),
+        "token ya29.here and token ya29.here"
+    );
+    assert_eq!(asked(&[here, ("TIEBEAM_GCP_TOKEN", " given ")]), "token given and token given");
+    let said = asked(&[here, ("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")]);
+    let told = "TB0462 no access token of Google Cloud by the key file /nowhere/key.json: No such file";
+    assert!(said.starts_with(told), "{said}");
+    let nobody = ("GCE_METADATA_HOST", "127.0.0.1:1");
+    let said = asked(&[nobody, ("GCE_METADATA_IP", "127.0.0.1:1")]);
+    assert!(said.starts_with("TB0462 "), "{said}");
 }

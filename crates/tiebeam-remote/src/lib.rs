@@ -33,4 +33,4 @@ pub use request::{RemoteRequest, RemoteResponse};
 pub use tiebeam_inference::Answered;
 pub use time::Time;
 pub use value::{JSON_CODER, JsonValue};
-pub use vertex::{VertexAi, VertexAiModelHandler};
+pub use vertex::{VertexAi, VertexAiModelHandler, google_tokens_by};

@@ -1,6 +1,6 @@
 //! [`VertexAiModelHandler`]: models deployed to endpoints of Vertex AI.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde_json::{Map, Value as Json};
@@ -21,16 +21,31 @@ use crate::value::JsonValue;
 /// A prediction's model is the deployed model that the answer names. Public endpoints take at most 1.5 MB in a request: set
 /// [`with_request_size`](RemoteModelHandler::with_request_size) by that.
 ///
+/// A handler that is told no token asks Google's hosts with the token of [`google_tokens_by`], which `tiebeam::main` and the command
+/// install: that of the machine's service account or of its user (Application Default Credentials).
+///
 /// ```no_run
 /// use tiebeam_inference::RunInference;
 /// use tiebeam_remote::VertexAiModelHandler;
 ///
-/// let handler = VertexAiModelHandler::new("my-project", "europe-west4", "1234567890")
-///     .with_bearer_env("VERTEX_TOKEN")
-///     .with_request_size(32);
+/// let handler = VertexAiModelHandler::new("my-project", "europe-west4", "1234567890").with_request_size(32);
 /// let predictions = RunInference::new(handler);
 /// ```
 pub type VertexAiModelHandler = RemoteModelHandler<VertexAi>;
+
+/// Gives the tokens of this machine's own Google account.
+type Tokens = Arc<dyn Fn() -> Result<String> + Send + Sync>;
+
+static TOKENS: Mutex<Option<Tokens>> = Mutex::new(None);
+
+/// The domains that this machine's own token goes to.
+const GOOGLES: [&str; 2] = [".googleapis.com", ".vertexai.goog"];
+
+/// Says where handlers without a token have one from. It goes to Google's own hosts only. Called for each request, so it should remember
+/// the token while it is valid.
+pub fn google_tokens_by(source: impl Fn() -> Result<String> + Send + Sync + 'static) {
+    *TOKENS.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(source));
+}
 
 /// A model deployed to an endpoint of Vertex AI.
 #[derive(Debug, Clone)]
@@ -110,6 +125,18 @@ impl VertexAi {
         }
     }
 
+    /// What a request brings along.
+    fn credential(&self) -> Credential {
+        let host = self.host();
+        let host = host.strip_prefix("https://").and_then(|rest| rest.split(['/', ':']).next());
+        let is_googles = host.is_some_and(|host| GOOGLES.iter().any(|domain| host.ends_with(domain)));
+        let tokens = TOKENS.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*tokens {
+            Some(tokens) if self.credential.is_none() && is_googles => Credential::Source(tokens.clone()),
+            _ => self.credential.clone(),
+        }
+    }
+
     fn resource(&self) -> String {
         let VertexAi { project, location, endpoint_id, .. } = self;
         let [project, location, endpoint] = [project, location, endpoint_id].map(|part| escaped(part));
@@ -163,6 +190,7 @@ impl RemoteModel for VertexAi {
         format!("{}/v1/{}", self.host(), self.resource())
     }
 
+    // This machine's own token is asked for with the first request: a pipeline can be checked where there is none.
     fn load(&self, _: &Remote) -> Result<()> {
         self.credential.token().map(drop)
     }
@@ -179,7 +207,7 @@ impl RemoteModel for VertexAi {
             None => format!("{endpoint}:predict"),
         };
         let request = RemoteRequest::post_json(url, Json::Object(body).to_string().into_bytes());
-        Ok(request.bearer(self.credential.token()?))
+        Ok(request.bearer(self.credential().token()?))
     }
 
     fn response(

@@ -84,7 +84,6 @@ fn kind_of(key: &Key) -> Option<TypeKind> {
     Some(match (key.name, key.wants) {
         // Handlers of tensors take none.
         ("inference_args", _) => return None,
-        _ if key.about == inference::NOT_HERE => return None,
         ("error_handling" | "monitoring", _) => {
             TypeKind::Row(Arc::new(Schema::of([("output", FieldType::required(TypeKind::String))])))
         }
@@ -336,8 +335,7 @@ mod tests {
         assert_eq!(shown("model_handler.config.model_params.hidden"), "ARRAY<INT64>?");
         assert_eq!(shown("model_handler.config.inputs"), "MAP<STRING, STRING>?");
         assert_eq!(shown("error_handling"), "ROW<output: STRING>?");
-        // What this build refuses is not offered.
-        assert!(!shown("model_handler").contains("experiment"));
+        assert_eq!(shown("model_handler.config.env_vars"), "MAP<STRING, STRING>?");
     }
 
     #[test]

@@ -282,7 +282,7 @@ mod remote {
         };
         assert!(told("private: true").contains("a private endpoint is asked at its own address"));
         assert!(told("token: ya29").contains("`token` names the environment variable"));
-        assert!(told("experiment: e").contains("`experiment` is not available"));
+        assert!(!told("experiment: e, private: true").contains("`experiment`"));
         assert!(told("endpoint: 'ftp://x'").contains("error[TB06"));
         assert!(told("outputs: {y: 'float32['}").contains("not told as a type"));
     }

@@ -9,6 +9,7 @@ mod process;
 mod wire;
 
 use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -24,6 +25,7 @@ use self::process::{Ended, NoAnswer, Process};
 use self::wire::{About, Answer, Task, put_batch, put_load, take_answer};
 use crate::batching::{Batching, LengthFn};
 use crate::call::too_slow;
+use crate::env_vars::{self, EnvVars};
 use crate::handler::{InferenceArgs, ModelHandler, ModelInfo, Predictions};
 use crate::signature::{Port, Signature};
 use crate::staged;
@@ -39,6 +41,7 @@ pub use child::{description, give_up, is_model_process, job_options};
 pub struct Isolation {
     bounds: Bounds,
     arguments: Option<Vec<OsString>>,
+    env_vars: EnvVars,
 }
 
 impl Isolation {
@@ -66,6 +69,16 @@ impl Isolation {
     #[must_use]
     pub fn trusted(mut self) -> Self {
         self.bounds.is_trusted = true;
+        self
+    }
+
+    /// The process has these variables in its environment, beside those of this one.
+    #[must_use]
+    pub fn with_env_vars<N: Into<String>, V: Into<String>>(
+        mut self,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        self.env_vars.extend(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
         self
     }
 
@@ -100,7 +113,23 @@ pub struct Places<'a> {
     pub(crate) step: &'a str,
     pub(crate) args: &'a InferenceArgs,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) handlers: usize,
+    handlers: usize,
+    /// The variables that handlers around want in the model's environment.
+    around: EnvVars,
+}
+
+impl<'a> Places<'a> {
+    pub(crate) fn new(step: &'a str, args: &'a InferenceArgs, timeout: Option<Duration>) -> Self {
+        Places { step, args, timeout, handlers: 0, around: Vec::new() }
+    }
+
+    /// Places handlers within one that wants these variables for them.
+    pub(crate) fn within(&mut self, variables: &[(String, String)], place: impl FnOnce(&mut Self)) {
+        let outer = self.around.len();
+        self.around.extend_from_slice(variables);
+        place(self);
+        self.around.truncate(outer);
+    }
 }
 
 /// What a handler learned where it was placed.
@@ -109,6 +138,7 @@ struct Placed {
     timeout: Option<Duration>,
     /// The step's arguments, in words.
     args: String,
+    env_vars: EnvVars,
 }
 
 /// A handler whose model is in a process of its own; made by [`ModelHandler::isolated`].
@@ -153,10 +183,16 @@ impl<H: ModelHandler> Isolated<H> {
                 files.push((named.to_string_lossy().into_owned(), here.to_string_lossy().into_owned()));
             }
         }
+        let mut env_vars = self.isolation.env_vars.clone();
+        env_vars.extend(self.placed.get().into_iter().flat_map(|placed| placed.env_vars.iter().cloned()));
+        for (name, value) in &env_vars {
+            env_vars::possible(name, value)?;
+        }
         let isolate = Isolate {
             name: self.handler.name(),
             task,
             arguments: self.isolation.arguments.clone(),
+            env_vars,
             version: version.cloned(),
             files,
             coders: (H::Example::coder(), H::Inference::coder()),
@@ -196,6 +232,7 @@ pub struct Isolate<H: ModelHandler> {
     name: String,
     task: Task,
     arguments: Option<Vec<OsString>>,
+    env_vars: EnvVars,
     version: Option<ModelMetadata>,
     /// Where files are that the pipeline names in another way: the process can't fetch any.
     files: Vec<(String, String)>,
@@ -242,7 +279,8 @@ impl<H: ModelHandler> Isolate<H> {
     }
 
     fn start(&self, timeout: Option<Duration>) -> Result<Arc<Process>> {
-        let process = Process::start(self.task.clone(), self.arguments.as_deref(), self.files.clone())?;
+        let arguments = self.arguments.as_deref();
+        let process = Process::start(self.task.clone(), arguments, &self.env_vars, self.files.clone())?;
         let loaded = process.call(timeout, |out| {
             put_load(self.version.as_ref(), out);
             Ok(())
@@ -416,9 +454,13 @@ impl<H: ModelHandler> ModelHandler for Isolated<H> {
     }
 
     fn model_identity(&self) -> Option<String> {
-        // Its process has the arguments of one step, so those who share it have to have the same.
-        let args = self.placed.get().map(|placed| placed.args.clone()).unwrap_or_default();
-        self.handler.model_identity().map(|identity| format!("{identity} isolated{args}"))
+        // Its process has the arguments and variables of one step, so those who share it have to have the same.
+        let placed = self.placed.get();
+        let args = placed.map(|placed| placed.args.clone()).unwrap_or_default();
+        let mut hasher = DefaultHasher::new();
+        (&self.isolation.env_vars, placed.map(|placed| &placed.env_vars)).hash(&mut hasher);
+        let variables = hasher.finish();
+        self.handler.model_identity().map(|identity| format!("{identity} isolated{args} {variables:x}"))
     }
 
     fn model_files(&self) -> Vec<PathBuf> {
@@ -446,6 +488,7 @@ impl<H: ModelHandler> ModelHandler for Isolated<H> {
             None => Task::Placed { place, nth: Some(nth), job: None },
         };
         let args = if places.args.is_empty() { String::new() } else { format!(" with {:?}", places.args) };
-        let _placed_once = self.placed.set(Placed { task, timeout: places.timeout, args });
+        let env_vars = places.around.clone();
+        let _placed_once = self.placed.set(Placed { task, timeout: places.timeout, args, env_vars });
     }
 }

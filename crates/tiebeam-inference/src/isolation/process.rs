@@ -104,10 +104,12 @@ impl Drop for Scratch {
 }
 
 impl Process {
-    /// Starts one for that task: this program once more, with these arguments or its own. The files are there as it names them, or here.
+    /// Starts one for that task: this program once more, with these arguments or its own, and these variables beside its own. The files
+    /// are there as it names them, or here.
     pub(super) fn start(
         task: Task,
         arguments: Option<&[OsString]>,
+        variables: &[(String, String)],
         files: Vec<(String, String)>,
     ) -> Result<Arc<Process>> {
         let failed = |error: io::Error| {
@@ -123,6 +125,7 @@ impl Process {
             None => command.args(std::env::args_os().skip(1)),
         };
         command
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .env(MODEL_PROCESS, "1")
             .env("TMPDIR", &scratch.0)
             // A death is told in one line; and looking up a trace takes longer than a new process.

@@ -132,6 +132,27 @@ fn tokens_come_from_a_source_and_are_shown_by_nothing() {
 }
 
 #[test]
+fn the_machines_own_token_goes_to_google_and_to_nobody_else() {
+    crate::vertex::google_tokens_by(|| Ok("ya29.machine".to_owned()));
+    let bare = |name: &str| VertexAiModelHandler::new("proj", "europe-west4", name);
+    let elsewhere = |name: &str, url: &str| bare(name).with_base_url(url);
+    for (handler, token) in [
+        (bare("own"), true),
+        (elsewhere("dns", "https://1.europe-west4-2.prediction.vertexai.goog"), true),
+        (vertex("told"), false),
+        (elsewhere("private", "http://10.0.0.1"), false),
+        (elsewhere("stranger", "https://googleapis.com.example.org"), false),
+        (elsewhere("port", "https://example.org:443/x.googleapis.com"), false),
+    ] {
+        let bench = Bench::new(handler, |_, _| reply(200, r#"{"predictions":[1]}"#));
+        inferences(bench.ask(&instances(1)));
+        let asked = bench.transport.asked.lock().unwrap();
+        // A request knows its secrets.
+        assert_eq!(asked[0].1.scrubbed("ya29.machine") == "[secret]", token, "{}", asked[0].1.url());
+    }
+}
+
+#[test]
 fn names_and_routes_that_lead_elsewhere_are_refused() {
     let none = InferenceArgs::none();
     let new = VertexAiModelHandler::new;

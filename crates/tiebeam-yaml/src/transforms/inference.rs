@@ -74,9 +74,6 @@ pub(super) const TYPES: &[TransformType] = &[TransformType {
     make: run_inference,
 }];
 
-/// What is said of keys of Beam's that this build reads and refuses.
-pub const NOT_HERE: &str = "not available here";
-
 /// The keys that all handlers have.
 pub const COMMON: &[Key] = &[
     Key::optional("inputs", Wants::Map, "`{model input: field}`, or a list of fields for one input"),
@@ -107,6 +104,7 @@ pub const COMMON: &[Key] = &[
         Wants::Any,
         "process, or `{memory_mb, writable, trusted}`: the model in a process of its own (ours)",
     ),
+    Key::optional("env_vars", Wants::Map, "variables of the environment, set before the model is loaded"),
     Key::optional("sha256", Wants::Text, "what the model's file must have, in hex"),
     Key::optional(
         "watch_model_pattern",

@@ -28,6 +28,8 @@ pub(super) fn install() {
         Cache::of_user()?.watched_by(tell).fetch(url, sha256)
     });
     staged::list_by(list);
+    #[cfg(feature = "remote")]
+    tiebeam_remote::google_tokens_by(fs::stores::google_token);
 }
 
 /// `fetching gs://b/m.onnx: 12.0 of 90.1 MB`

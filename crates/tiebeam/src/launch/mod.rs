@@ -1,6 +1,7 @@
 //! From a graph to a program: what `tiebeam::main` and the `tiebeam` binary share. Flags, signals, progress, the report, the
 //! verdict, exit codes.
 
+mod arenas;
 #[cfg(feature = "dataflow")]
 mod dataflow;
 mod dry_run;
@@ -116,6 +117,12 @@ impl Options {
     }
 }
 
+/// Bounds what the C library's allocator keeps for each thread; see its module. [`main`] and the command do it first of all; a main of your own
+/// may, before it begins any thread.
+pub fn bound_arenas() {
+    arenas::bound();
+}
+
 /// Lets models be URLs of object stores and web servers, where this build has the feature `object-stores`: they are fetched into
 /// the user's cache. [`main`] and the workers do it; a program that runs pipelines by itself calls it before it builds them.
 pub fn fetch_models() {
@@ -151,6 +158,7 @@ const SETTINGS: &str = "tiebeam_settings";
 /// }
 /// ```
 pub fn main(build: impl FnOnce(&Pipeline, &Options)) -> ExitCode {
+    bound_arenas();
     fetch_models();
     #[cfg(feature = "portable")]
     {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::gcp::{GcpCredential, GcpCredentialProvider, GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::http::HttpBuilder;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig, StaticCredentialProvider};
 use tiebeam_core::{Error, ErrorKind, Result};
@@ -163,6 +163,44 @@ pub fn of_url(url: &str) -> Result<Arc<Store>> {
     Ok(store)
 }
 
+/// An access token of Google Cloud, of whom the environment says: `TIEBEAM_GCP_TOKEN`, a key file (`GOOGLE_APPLICATION_CREDENTIALS`), what
+/// `gcloud auth application-default login` left, or the machine's service account. It is remembered while it is valid.
+///
+/// # Errors
+/// `InvalidArgument` where there is none.
+pub fn google_token() -> Result<String> {
+    static PROVIDER: Mutex<Option<GcpCredentialProvider>> = Mutex::new(None);
+    let none = |error: object_store::Error| {
+        let why = store::words(&error, &Settings::of_environment().secrets());
+        // Where it was looked for: the error of a file does not name it.
+        let file = std::env::var("GOOGLE_APPLICATION_CREDENTIALS").unwrap_or_default();
+        let from = if file.is_empty() { String::new() } else { format!(" by the key file {file}") };
+        let message = format!("no access token of Google Cloud{from}: {why}");
+        Error::new(ErrorKind::InvalidArgument, "TB0462", message)
+            .with_help("set TIEBEAM_GCP_TOKEN, or GOOGLE_APPLICATION_CREDENTIALS to a key file, or log in by `gcloud auth application-default login`")
+    };
+    let known = PROVIDER.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let provider = match known {
+        Some(provider) => provider,
+        None => {
+            // A machine that is not Google's has nobody to ask, and should not wait long to learn it.
+            let settings =
+                Settings { retries: 2, timeout: Duration::from_secs(10), ..Settings::of_environment() };
+            let place = Place::parse("gs://token")?;
+            let builder = place.google(&settings).with_skip_signature(false);
+            let made = builder
+                .with_retry(settings.retry())
+                .with_http_connector(http::Connector::new(&settings, false))
+                .build()
+                .map_err(none)?;
+            let mut provider = PROVIDER.lock().unwrap_or_else(PoisonError::into_inner);
+            provider.insert(made.credentials().clone()).clone()
+        }
+    };
+    let asked = wait(async move { provider.get_credential().await }).map_err(Error::from)?;
+    Ok(asked.map_err(none)?.bearer.clone())
+}
+
 /// A URL's scheme and bucket.
 struct Place {
     scheme: &'static str,
@@ -225,6 +263,15 @@ impl Place {
         Ok(Store::new(self.root.clone(), inner, settings, web))
     }
 
+    /// A bucket of Google's by the settings' options.
+    fn google(&self, settings: &Settings) -> GoogleCloudStorageBuilder {
+        let start = GoogleCloudStorageBuilder::new().with_bucket_name(&self.bucket);
+        let options = settings.options.iter();
+        let known = options.filter_map(|(k, v)| Some((k.parse::<GoogleConfigKey>().ok()?, v)));
+        let named = known.filter(|(key, _)| !matches!(key, GoogleConfigKey::Bucket));
+        named.fold(start, |builder, (key, value)| builder.with_config(key, value))
+    }
+
     fn build(
         &self,
         settings: &Settings,
@@ -235,10 +282,7 @@ impl Place {
         // What other programs have in the environment under the same prefixes is not ours to judge.
         Ok(match self.scheme {
             "gs" => {
-                let start = GoogleCloudStorageBuilder::new().with_bucket_name(&self.bucket);
-                let known = options.filter_map(|(k, v)| Some((k.parse::<GoogleConfigKey>().ok()?, v)));
-                let named = known.filter(|(key, _)| !matches!(key, GoogleConfigKey::Bucket));
-                let mut builder = named.fold(start, |builder, (key, value)| builder.with_config(key, value));
+                let mut builder = self.google(settings);
                 if builder.get_config_value(&GoogleConfigKey::SkipSignature).is_some_and(|v| v == "true") {
                     // Uploads would ask the metadata server for a token that then is not sent.
                     let nobody = GcpCredential { bearer: String::new() };

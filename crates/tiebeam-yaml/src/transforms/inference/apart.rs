@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 use tiebeam_core::{Error, ErrorKind, Result};
+use tiebeam_inference::env_vars;
 use tiebeam_inference::isolation::{Isolate, description, give_up};
 use tiebeam_inference::{
     InferenceArgs, Isolated, Isolation, ModelHandler, ModelInfo, ModelMetadata, Port, Predictions, Signature,
@@ -28,8 +29,15 @@ const PATHS: [&str; 3] = ["model_uri", "state_dict_path", "model_path"];
 
 /// Makes the model of a handler, apart where the file says so.
 pub fn made(maker: &mut Maker<'_>, kind: &'static HandlerType, config: &Node) -> Option<Loaded> {
+    let variables = variables(maker, config)?;
     match isolation(maker, kind, config)? {
-        None => (kind.make)(maker, config),
+        None => {
+            if let Err(error) = env_vars::set(&variables) {
+                maker.problem(Diagnostic::of(&error, config.get("env_vars")?.span));
+                return None;
+            }
+            (kind.make)(maker, config)
+        }
         Some(words) => {
             let path = config.as_map()?.iter().find(|entry| PATHS.contains(&&*entry.key))?;
             let handler = Told {
@@ -40,11 +48,38 @@ pub fn made(maker: &mut Maker<'_>, kind: &'static HandlerType, config: &Node) ->
             };
             let mut description = handler.describe(None);
             description["isolation"] = words.clone();
-            let isolated = handler.isolated(isolation_of(&words)).described(description.to_string());
-            let isolated = Arc::new(isolated);
+            let isolation = isolation_of(&words).with_env_vars(variables);
+            let isolated = Arc::new(handler.isolated(isolation).described(description.to_string()));
             Loaded::apart(maker, kind.name, path.value.span, isolated)
         }
     }
+}
+
+/// The variables that the file wants in the model's environment. None where they are wrong.
+fn variables(maker: &mut Maker<'_>, config: &Node) -> Option<Vec<(String, String)>> {
+    let Some(node) = config.get("env_vars").filter(|node| node.content != Content::Null) else {
+        return Some(Vec::new());
+    };
+    let mut variables = Vec::new();
+    for entry in node.as_map()? {
+        let value = match &entry.value.content {
+            Content::String(text) => text.to_string(),
+            Content::Int(number) => number.to_string(),
+            Content::Float(number) => number.to_string(),
+            Content::Bool(value) => value.to_string(),
+            _ => {
+                let message = format!("the variable `{}` is a text or a number", entry.key);
+                maker.problem(Diagnostic::new("TB0208", entry.value.span, message));
+                return None;
+            }
+        };
+        if let Err(error) = env_vars::possible(&entry.key, &value) {
+            maker.problem(Diagnostic::of(&error, entry.key_span));
+            return None;
+        }
+        variables.push((entry.key.to_string(), value));
+    }
+    Some(variables)
 }
 
 /// How the file isolates the model, in its own words: none within where it does not; none where it is wrong.
@@ -111,6 +146,8 @@ impl Told {
     fn describe(&self, version: Option<&ModelMetadata>) -> Json {
         let mut config = self.config.clone();
         config.remove("isolation");
+        // They are in the process's environment by then, and may be secrets.
+        config.remove("env_vars");
         if let Some(version) = version {
             for key in PATHS {
                 config.entry(key).and_modify(|path| *path = version.model_id.clone().into());

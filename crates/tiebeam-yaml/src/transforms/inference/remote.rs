@@ -80,9 +80,13 @@ pub(super) const VERTEX_AI: HandlerType = HandlerType {
             Wants::Text,
             "the network of a private endpoint, which this machine must be in",
         ),
-        Key::optional("experiment", Wants::Any, super::NOT_HERE),
+        Key::optional("experiment", Wants::Text, "taken and not used: no request carries it, Beam's neither"),
         Key::optional("endpoint", Wants::Text, "the address (scheme and host) of a private endpoint (ours)"),
-        Key::optional("token", Wants::Text, "`${env:NAME}`: the variable that holds the access token (ours)"),
+        Key::optional(
+            "token",
+            Wants::Text,
+            "`${env:NAME}`: the variable that holds the access token; this machine's own account (ours)",
+        ),
         Key::optional(
             "outputs",
             Wants::Map,
@@ -391,11 +395,6 @@ fn vertex_ai(maker: &mut Maker<'_>, config: &Node) -> Option<Loaded> {
     const NAME: &str = "VertexAIModelHandlerJSON";
     let key = |name: &str| text(config, name);
     let (project, location, id) = (key("project")?, key("location")?, key("endpoint_id")?);
-    if let Some(entry) = config.entry("experiment").filter(|entry| entry.value.content != Content::Null) {
-        let message = "`experiment` is not available in this build";
-        maker.problem(Diagnostic::new("TB0219", entry.key_span, message));
-        return None;
-    }
     let mut handler = VertexAiModelHandler::new(&*project, &*location, &*id);
     if let Some(route) = key("invoke_route") {
         handler = handler.with_invoke_route(&*route);
