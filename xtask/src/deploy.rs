@@ -154,14 +154,14 @@ const LINES: usize = 300_000;
 
 /// Pipeline files that read `gs://` by the `tiebeam` command. It can't write there: that server refuses uploads by XML, which
 /// is what the crate object_store makes.
-fn pipelines(_: &Path, bin: &Path) -> Verdict {
+fn pipelines(root: &Path, bin: &Path) -> Verdict {
     let place = std::env::temp_dir().join(format!("tiebeam-gcs-{}", std::process::id()));
-    let done = read_from_gcs(&place, bin);
+    let done = read_from_gcs(root, &place, bin);
     let _ = fs::remove_dir_all(&place);
     done.map_or_else(|verdict| verdict, |()| Verdict::Passed)
 }
 
-fn read_from_gcs(place: &Path, bin: &Path) -> Result<(), Verdict> {
+fn read_from_gcs(root: &Path, place: &Path, bin: &Path) -> Result<(), Verdict> {
     let failed = |error: String| Verdict::Failed(error);
     let shown = |error: std::io::Error| Verdict::Failed(error.to_string());
     let long: String =
@@ -176,6 +176,10 @@ fn read_from_gcs(place: &Path, bin: &Path) -> Result<(), Verdict> {
         path.parent().map_or(Ok(()), fs::create_dir_all).map_err(shown)?;
         fs::write(path, text).map_err(shown)?;
     }
+    for name in ["five.onnx", "ten.onnx"] {
+        fs::copy(root.join("fixtures/models").join(name), place.join("seed/real").join(name))
+            .map_err(shown)?;
+    }
     let programs = crate::built::programs(["tiebeam"]).map_err(failed)?;
     let (_server, port) = fake_gcs(bin, Some(&place.join("seed")))?;
     let csv = |pattern: &str| {
@@ -188,10 +192,26 @@ fn read_from_gcs(place: &Path, bin: &Path) -> Result<(), Verdict> {
     let count = "    - {type: ReadFromText, config: {path: 'gs://real/long.txt'}}\n    - {type: Combine, config: {language: python, group_by: [], \
                  combine: {n: {value: line, fn: count}}}}\n    - {type: WriteToJson, config: {path: out, num_shards: 1}}\n";
     let counted = format!("{{\"n\":{LINES}}}");
-    let cases: [(&str, String, Result<Vec<&str>, &str>); 5] = [
+    let inferred = |handler: &str| {
+        format!(
+            "    - {{type: Create, config: {{elements: [{{x: 2.0, k: a}}, {{x: 3.0, k: b}}]}}}}\n    - type: RunInference\n      config:\n        model_handler: {handler}\n    \
+             - {{type: WriteToJson, config: {{path: out, num_shards: 1}}}}\n"
+        )
+    };
+    let onnx =
+        |name: &str| format!("{{type: OnnxModelHandlerNumpy, config: {{model_uri: 'gs://real/{name}'}}}}");
+    let (five, ten) = (onnx("five.onnx"), onnx("ten.onnx"));
+    let keyed = format!(
+        "{{type: KeyedModelHandler, config: {{key: k, inputs: [x], models: [{{keys: [a], handler: {five}}}, {{keys: [b], handler: {ten}}}]}}}}"
+    );
+    let said = |second: &'static str| vec![r#"{"inference":10.0,"k":"a","x":2.0}"#, second];
+    let cases: [(&str, String, Result<Vec<&str>, &str>); 8] = [
         ("a pattern", csv("gs://real/in/*.csv"), Ok(ada.to_vec())),
         ("a pattern of all levels", csv("gs://real/in/**/*.csv"), Ok(vec![ada[0], ada[1], grace])),
         ("ranges", count.to_owned(), Ok(vec![&counted])),
+        ("a model", inferred(&five), Ok(said(r#"{"inference":15.0,"k":"b","x":3.0}"#))),
+        ("models of keys", inferred(&keyed), Ok(said(r#"{"inference":30.0,"k":"b","x":3.0}"#))),
+        ("no model", inferred(&onnx("six.onnx")), Err("gs://real/six.onnx")),
         ("nothing there", csv("gs://real/none/*.csv"), Err("gs://real/none/*.csv")),
         ("no bucket", csv("gs://nowhere/in/*.csv"), Err("gs://nowhere/in/*.csv")),
     ];
@@ -203,6 +223,7 @@ fn read_from_gcs(place: &Path, bin: &Path) -> Result<(), Verdict> {
         let output = Command::new(&programs["tiebeam"])
             .args(["run", "p.yaml", "--progress", "none"])
             .env("STORAGE_EMULATOR_HOST", format!("127.0.0.1:{port}"))
+            .env("TIEBEAM_CACHE", place.join("cache"))
             .current_dir(&work)
             .output()
             .map_err(shown)?;

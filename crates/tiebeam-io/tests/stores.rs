@@ -27,6 +27,10 @@ fn settings(fake: &Fake) -> Settings {
         ("aws_region", "nowhere"),
         ("aws_access_key_id", "me"),
         ("aws_secret_access_key", "topsecret"),
+        ("azure_storage_endpoint", &url),
+        ("azure_storage_account_name", "me"),
+        ("azure_skip_signature", "true"),
+        ("azure_allow_http", "true"),
     ];
     Settings {
         options: options.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
@@ -37,10 +41,10 @@ fn settings(fake: &Fake) -> Settings {
     }
 }
 
-/// A store of its own for a test, under both schemes: buckets are the process's.
-fn store(name: &str) -> (Fake, [String; 2]) {
+/// A store of its own for a test, under all schemes: buckets are the process's.
+fn store(name: &str) -> (Fake, [String; 3]) {
     let fake = Fake::start();
-    let roots = ["gs", "s3"].map(|scheme| format!("{scheme}://{name}"));
+    let roots = ["gs", "s3", "az"].map(|scheme| format!("{scheme}://{name}"));
     for root in &roots {
         configure(root, settings(&fake)).unwrap();
     }

@@ -230,8 +230,12 @@ impl Credential {
             },
             Credential::Source(source) => {
                 let failed = |error: Error| {
-                    let retryable = error.is_retryable();
-                    missing("no token could be had".to_owned()).with_source(error).with_retryable(retryable)
+                    let (retryable, help) = (error.is_retryable(), error.help().map(str::to_owned));
+                    let missing = missing("no token could be had".to_owned()).with_retryable(retryable);
+                    match help {
+                        Some(help) => missing.with_help(help).with_source(error),
+                        None => missing.with_source(error),
+                    }
                 };
                 source().map(|token| Some(token.trim().to_owned())).map_err(failed)
             }

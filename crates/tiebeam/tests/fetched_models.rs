@@ -43,6 +43,11 @@ fn asked(fake: &Fake, cache: &Path, url: &str, digest: Option<&str>, hosts: &str
     command.args(["--exact", "a_program_with_a_model", "--nocapture"]);
     command.env(MODEL, url).env("TIEBEAM_CACHE", cache).env("TIEBEAM_HTTPS_HOSTS", hosts);
     command.env("STORAGE_EMULATOR_HOST", &fake.address);
+    let address = format!("http://{}", fake.address);
+    command.envs([("AWS_ENDPOINT_URL_S3", &*address), ("AWS_ALLOW_HTTP", "true"), ("AWS_REGION", "nowhere")]);
+    command.envs([("AWS_ACCESS_KEY_ID", "me"), ("AWS_SECRET_ACCESS_KEY", "topsecret")]);
+    command.envs([("AZURE_STORAGE_ENDPOINT", &*address), ("AZURE_ALLOW_HTTP", "true")]);
+    command.envs([("AZURE_STORAGE_ACCOUNT_NAME", "me"), ("AZURE_SKIP_SIGNATURE", "true")]);
     if let Some(digest) = digest {
         command.env(SHA256, digest);
     }
@@ -154,7 +159,8 @@ fn every_handler_of_files_takes_urls() {
         ["five.onnx", "five.pth", "tflite/arithmetic.tflite", "trees/xgb_binary.ubj", "trees/lgb_binary.txt"]
     {
         fake.put(&format!("models/{name}"), fixture(name));
-        for url in [format!("gs://models/{name}"), format!("http://{}/models/{name}", fake.address)] {
+        let stores = ["gs", "s3", "az"].map(|scheme| format!("{scheme}://models/{name}"));
+        for url in stores.into_iter().chain([format!("http://{}/models/{name}", fake.address)]) {
             let (said, log) = asked(&fake, dir.path(), &url, None, &fake.address);
             assert_eq!(said, format!("ok {url}"), "{log}");
             assert!(log.contains(&format!("fetched {url}: ")), "{log}");

@@ -1,5 +1,7 @@
-//! An object store in this process: GCS's XML API, S3's and a plain web server's in one, over HTTP on 127.0.0.1. It does wrong
+//! An object store in this process: GCS's XML API, S3's, Azure's and a plain web server's in one, over HTTP on 127.0.0.1. It does wrong
 //! what it is told to, and writes down what it was asked.
+
+mod azure;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -32,6 +34,8 @@ struct Object {
 struct State {
     objects: BTreeMap<String, Object>,
     uploads: BTreeMap<String, BTreeMap<u64, Vec<u8>>>,
+    /// Azure's: by key and the block's id.
+    blocks: BTreeMap<(String, String), Vec<u8>>,
     version: u64,
     now: u64,
     /// The next request that has this method and this in its target fails so.
@@ -251,6 +255,9 @@ impl State {
         let (key, query) = (&request.path, &request.query);
         let header = |name: &str| request.headers.get(name).map(String::as_str);
         let there = self.objects.get(key).map(|object| object.version);
+        if let Some(answer) = self.azure(request) {
+            return answer;
+        }
         match request.method.as_str() {
             "GET" if query.contains_key("list-type") => self.list(key, query),
             "GET" | "HEAD" => self.read(request),
@@ -347,18 +354,24 @@ impl State {
         Answer { status: 206, headers, body: object.bytes[start..end].to_vec() }
     }
 
-    fn list(&self, bucket: &str, query: &BTreeMap<String, String>) -> Answer {
-        let get = |name: &str| query.get(name).map_or("", String::as_str);
-        let (prefix, after) = (get("prefix"), get("continuation-token"));
+    /// The objects of a bucket by key, and its folders without any.
+    fn entries(&self, bucket: &str, prefix: &str, by_folder: bool) -> BTreeMap<String, Option<&Object>> {
         let mut entries: BTreeMap<String, Option<&Object>> = BTreeMap::new();
         for (key, object) in &self.objects {
             let Some(key) = key.strip_prefix(bucket).and_then(|key| key.strip_prefix('/')) else { continue };
             let Some(rest) = key.strip_prefix(prefix) else { continue };
-            match rest.split_once('/').filter(|_| query.contains_key("delimiter")) {
+            match rest.split_once('/').filter(|_| by_folder) {
                 Some((dir, _)) => entries.insert(format!("{prefix}{dir}/"), None),
                 None => entries.insert(key.to_owned(), Some(object)),
             };
         }
+        entries
+    }
+
+    fn list(&self, bucket: &str, query: &BTreeMap<String, String>) -> Answer {
+        let get = |name: &str| query.get(name).map_or("", String::as_str);
+        let (prefix, after) = (get("prefix"), get("continuation-token"));
+        let entries = self.entries(bucket, prefix, query.contains_key("delimiter"));
         let left: Vec<_> = entries.into_iter().filter(|(key, _)| key.as_str() > after).collect();
         let mut text = String::from("<ListBucketResult>");
         for (key, object) in left.iter().take(self.page) {
