@@ -161,25 +161,29 @@ fn pipelines(root: &Path, bin: &Path) -> Verdict {
     done.map_or_else(|verdict| verdict, |()| Verdict::Passed)
 }
 
-fn read_from_gcs(root: &Path, place: &Path, bin: &Path) -> Result<(), Verdict> {
-    let failed = |error: String| Verdict::Failed(error);
-    let shown = |error: std::io::Error| Verdict::Failed(error.to_string());
+/// The files of the bucket `real`.
+fn seed(root: &Path, bucket: &Path) -> std::io::Result<()> {
     let long: String =
         (0..LINES).map(|n| format!("line {n} of a file that is longer than a range\n")).collect();
+    fs::create_dir_all(bucket.join("in/deep"))?;
     for (path, text) in [
         ("in/a.csv", "name,born\nAda,1815\nEmmy,1882\n"),
         ("in/deep/b.csv", "name,born\nGrace,1906\n"),
         ("in/c.txt", "not this one\n"),
         ("long.txt", &long),
     ] {
-        let path = place.join("seed/real").join(path);
-        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(shown)?;
-        fs::write(path, text).map_err(shown)?;
+        fs::write(bucket.join(path), text)?;
     }
     for name in ["five.onnx", "ten.onnx"] {
-        fs::copy(root.join("fixtures/models").join(name), place.join("seed/real").join(name))
-            .map_err(shown)?;
+        fs::copy(root.join("fixtures/models").join(name), bucket.join(name))?;
     }
+    Ok(())
+}
+
+fn read_from_gcs(root: &Path, place: &Path, bin: &Path) -> Result<(), Verdict> {
+    let failed = |error: String| Verdict::Failed(error);
+    let shown = |error: std::io::Error| Verdict::Failed(error.to_string());
+    seed(root, &place.join("seed/real")).map_err(shown)?;
     let programs = crate::built::programs(["tiebeam"]).map_err(failed)?;
     let (_server, port) = fake_gcs(bin, Some(&place.join("seed")))?;
     let csv = |pattern: &str| {
@@ -202,7 +206,7 @@ fn read_from_gcs(root: &Path, place: &Path, bin: &Path) -> Result<(), Verdict> {
         |name: &str| format!("{{type: OnnxModelHandlerNumpy, config: {{model_uri: 'gs://real/{name}'}}}}");
     let (five, ten) = (onnx("five.onnx"), onnx("ten.onnx"));
     let keyed = format!(
-        "{{type: KeyedModelHandler, config: {{key: k, inputs: [x], models: [{{keys: [a], handler: {five}}}, {{keys: [b], handler: {ten}}}]}}}}"
+        "{{type: KeyedModelHandler, config: {{key: k, models: [{{keys: [a], handler: {five}}}, {{keys: [b], handler: {ten}}}]}}}}"
     );
     let said = |second: &'static str| vec![r#"{"inference":10.0,"k":"a","x":2.0}"#, second];
     let cases: [(&str, String, Result<Vec<&str>, &str>); 8] = [
