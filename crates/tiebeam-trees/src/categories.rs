@@ -127,7 +127,7 @@ fn counts_bytes(document: &Node) -> bool {
 /// XGBoost 3.1 to 3.3 counts the characters of a pandas table's names where it should count bytes (its pull request 12371), and keeps
 /// as many bytes: the bounds are wrong behind the first name that is not ASCII, and names at the end are cut off. Tables of Arrow and
 /// Polars it counts in bytes, and does not say which one there was. So what one way of counting gives must be impossible (no UTF-8, a
-/// name twice), or the names in order one way and not the other, as pandas sorts them; a guess would take categories for others.
+/// name twice), or many names in order one way and not the other, as pandas sorts them; a guess would take categories for others.
 fn counted(lists: &[Encoded<'_>], mended: bool) -> Counted {
     let mut found = Vec::new();
     for list in lists {
@@ -135,16 +135,16 @@ fn counted(lists: &[Encoded<'_>], mended: bool) -> Counted {
             && !bytes.is_ascii()
         {
             let Some(by_bytes) = by_bytes(bytes, bounds) else { return Counted::Characters };
-            let mut sorted = by_bytes.clone();
-            sorted.sort_unstable();
-            if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
-                return Counted::Characters;
+            let by_characters = by_characters(bytes, bounds).unwrap_or_default();
+            match (has_twice(&by_bytes), has_twice(&by_characters)) {
+                (true, _) => return Counted::Characters,
+                (false, true) => return Counted::Bytes,
+                (false, false) => found.push((by_bytes, by_characters)),
             }
-            found.push((by_bytes, by_characters(bytes, bounds).unwrap_or_default()));
         }
     }
-    // Two names are in order by chance.
-    let sorted = |names: &[&str]| (names.len() > 2).then(|| names.is_sorted());
+    // Fewer names may be in order by chance.
+    let sorted = |names: &[&str]| (names.len() > 4).then(|| names.is_sorted());
     let by_bytes = found.iter().filter_map(|(names, _)| sorted(names));
     let by_characters = found.iter().filter_map(|(_, names)| sorted(names));
     let all = |orders: &mut dyn Iterator<Item = bool>| orders.reduce(|all, one| all && one);
@@ -154,6 +154,12 @@ fn counted(lists: &[Encoded<'_>], mended: bool) -> Counted {
         (Some(false), Some(true)) => Counted::Characters,
         _ => Counted::Unknown,
     }
+}
+
+fn has_twice(names: &[&str]) -> bool {
+    let mut sorted = names.to_vec();
+    sorted.sort_unstable();
+    sorted.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 /// The names between bounds that count bytes.
@@ -274,8 +280,18 @@ mod tests {
             (&["да", "нет"], characters, "да"),
             (&["àà", "àè"], characters, "àà"),
             // In order one way: pandas sorts.
-            (&["Berlin", "München", "Ulm", "Wien"], characters, "Berlin München Ulm"),
-            (&["Berlin", "Köln", "München", "Ulm", "Wien"], bytes, "Berlin Köln München Ulm Wien"),
+            (
+                &["Bari", "Graz", "Linz", "München", "Trier", "Ulm", "Wien"],
+                characters,
+                "Bari Graz Linz München Trier Ulm",
+            ),
+            (
+                &["Bari", "Köln", "Linz", "München", "Ulm", "Wien", "Zürich"],
+                bytes,
+                "Bari Köln Linz München Ulm Wien Zürich",
+            ),
+            // A name twice, if they counted characters.
+            (&["é", "ax", "yx", "yz"], bytes, "é ax yx yz"),
             // Both are possible: where they agree. Else `c` would be taken for `d`.
             (&["àb", "c", "d", "e"], characters, ""),
             (&["x", "c", "àb", "d", "e"], characters, "x c"),
