@@ -1,5 +1,6 @@
 //! XGBoost and LightGBM models in pipelines: own readers of their files, own prediction. Nothing of theirs is linked.
 
+mod categories;
 mod document;
 pub mod file;
 mod forest;

@@ -8,7 +8,7 @@ use crate::document::Node;
 use crate::forest::{Decide, Forest, Lightgbm, LinearLeaf, Members, Raw};
 use crate::json;
 use crate::link::Link;
-use crate::model::{Body, Feature, FeatureKind, Features, Read, Refusal};
+use crate::model::{Body, Feature, FeatureKind, Features, Read, Refusal, UnknownCategory};
 use crate::xgboost::MOST_OUTPUTS;
 
 /// Bits of `decision_type`.
@@ -151,7 +151,7 @@ fn features(head: &Part<'_>, width: usize) -> Result<Features, Refusal> {
         // A range in brackets is a number's, `none` says nothing, anything else lists categories.
         let numerical = infos.get(i).is_none_or(|info| info.starts_with('[') || *info == "none");
         let kind = if numerical { FeatureKind::Numerical } else { FeatureKind::Categorical };
-        Feature { name: (*name).into(), kind, categories: None }
+        Feature { name: (*name).into(), kind, categories: None, unknown: UnknownCategory::Missing }
     });
     Ok(Features { count: width, listed: Some(listed.collect()), prefix: "Column_" })
 }

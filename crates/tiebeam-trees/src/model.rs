@@ -42,8 +42,19 @@ pub struct Feature {
     pub name: Arc<str>,
     /// What its numbers are.
     pub kind: FeatureKind,
-    /// The names of its categories, category 0 first, where the model has them.
+    /// The names of its categories, category 0 first, where the model has them; whole numbers that were categories in training are
+    /// names, too. Those at the end that XGBoost's file does not tell for certain (up to 3.3, where some are not ASCII) are not there.
     pub categories: Option<Vec<Arc<str>>>,
+    pub(crate) unknown: UnknownCategory,
+}
+
+/// What a text is that is none of the categories' names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnknownCategory {
+    Missing,
+    Refused,
+    /// Refused; but it may be the name of a category that XGBoost's file does not tell.
+    RefusedOrCut,
 }
 
 /// The features as a file has them.
@@ -53,6 +64,25 @@ pub(crate) struct Features {
     pub(crate) listed: Option<Vec<Feature>>,
     /// What stands before the number in the name of one without.
     pub(crate) prefix: &'static str,
+}
+
+impl Features {
+    /// All features, made where the file did not list them.
+    pub(crate) fn listed_mut(&mut self) -> &mut [Feature] {
+        let (count, prefix) = (self.count, self.prefix);
+        self.listed.get_or_insert_with(|| unnamed(count, prefix))
+    }
+}
+
+/// Features of which nothing is known but their number.
+fn unnamed(count: usize, prefix: &str) -> Vec<Feature> {
+    let feature = |i: usize| Feature {
+        name: format!("{prefix}{i}").into(),
+        kind: FeatureKind::Numerical,
+        categories: None,
+        unknown: UnknownCategory::Refused,
+    };
+    (0..count).map(feature).collect()
 }
 
 /// Why a file is no model that can be run.
@@ -111,7 +141,9 @@ const NAMED: usize = 1 << 16;
 ///
 /// It takes examples that are rows: a tensor of as many numbers as there are features, where NaN is a missing one; or
 /// tensors of one number by the features' names, where an absent one is missing and a text stands for the category of that
-/// name. A category goes in by its number. The answer is a number, or a row of them where there are several outputs.
+/// name. A number stands for the category of that place in training, from 0 on, as in a numpy array: not for the category of that
+/// name, where the categories were whole numbers. A text that was no category in training is missing to LightGBM's models and refused
+/// for XGBoost's, as their packages have it. The answer is a number, or a row of them where there are several outputs.
 pub struct TreesModel {
     name: Arc<str>,
     details: ModelInfo,
@@ -120,6 +152,8 @@ pub struct TreesModel {
     features: Features,
     named: OnceLock<Vec<Feature>>,
     by_name: OnceLock<HashMap<Arc<str>, usize>>,
+    /// By feature, where there are categories with names.
+    codes: OnceLock<Vec<HashMap<Arc<str>, usize>>>,
     body: Body,
     link: Link,
     trees: usize,
@@ -194,6 +228,7 @@ impl TreesModel {
             features: read.features,
             named: OnceLock::new(),
             by_name: OnceLock::new(),
+            codes: OnceLock::new(),
             body: read.body,
             link,
             trees,
@@ -238,12 +273,7 @@ impl TreesModel {
         }
         self.named.get_or_init(|| {
             let count = if self.features.count <= NAMED { self.features.count } else { 0 };
-            let feature = |i: usize| Feature {
-                name: format!("{}{i}", self.features.prefix).into(),
-                kind: FeatureKind::Numerical,
-                categories: None,
-            };
-            (0..count).map(feature).collect()
+            unnamed(count, self.features.prefix)
         })
     }
 
@@ -254,6 +284,20 @@ impl TreesModel {
             names.map(|(i, feature)| (feature.name.clone(), i)).collect()
         };
         self.by_name.get_or_init(by_name).get(name).copied()
+    }
+
+    /// The number of the category of that name; the first, where several have it.
+    pub(crate) fn category_of(&self, feature: usize, name: &str) -> Option<usize> {
+        let codes = |feature: &Feature| {
+            let names = feature.categories.iter().flatten().enumerate();
+            let mut codes = HashMap::with_capacity(feature.categories.as_ref().map_or(0, Vec::len));
+            for (code, name) in names {
+                codes.entry(name.clone()).or_insert(code);
+            }
+            codes
+        };
+        let codes = self.codes.get_or_init(|| self.features().iter().map(codes).collect());
+        codes.get(feature)?.get(name).copied()
     }
 
     /// The features' names, in order.

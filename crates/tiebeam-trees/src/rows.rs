@@ -6,7 +6,7 @@ use tiebeam_core::error::{Error, ErrorKind, Result};
 use tiebeam_inference::signature::Example;
 use tiebeam_inference::{DType, Tensor, TensorData};
 
-use crate::model::{Feature, TreesModel};
+use crate::model::{Feature, TreesModel, UnknownCategory};
 
 /// Which features are wanted of a row.
 #[derive(Clone, Copy)]
@@ -53,14 +53,13 @@ pub(crate) fn gather<E: Example>(
             places.of = find(model, names)?;
             places.names = Some(names.to_vec());
         }
-        let features = model.features();
         let mut one = |feature: usize| {
             let number = match places.of.get(feature).copied().unwrap_or(0) {
                 0 => f64::NAN,
                 place => {
                     let name = &names[place as usize - 1];
                     let tensor = example.tensor(place as usize - 1, name);
-                    tensor.map_or(Ok(f64::NAN), |tensor| number(&features[feature], tensor))?
+                    tensor.map_or(Ok(f64::NAN), |tensor| number(model, feature, tensor))?
                 }
             };
             each(number);
@@ -131,16 +130,17 @@ pub(crate) fn each_number<E: Example>(
         return gather(model, example, &mut Places::default(), Columns::All, each);
     };
     for (place, name) in names.iter().enumerate() {
-        let feature = &model.features()[known(model, name)?];
+        let feature = known(model, name)?;
         if let Some(tensor) = example.tensor(place, name) {
-            each(number(feature, tensor)?);
+            each(number(model, feature, tensor)?);
         }
     }
     Ok(())
 }
 
 /// The one number of a feature's own tensor; a text is the number of the category of that name.
-fn number(feature: &Feature, tensor: &Tensor) -> Result<f64> {
+fn number(model: &TreesModel, at: usize, tensor: &Tensor) -> Result<f64> {
+    let feature = &model.features()[at];
     let name = &feature.name;
     if tensor.len() != 1 {
         return Err(wrong(
@@ -153,13 +153,40 @@ fn number(feature: &Feature, tensor: &Tensor) -> Result<f64> {
         let Some(categories) = &feature.categories else {
             return Err(wrong("TB0387", format!("feature `{name}` wants a number, got the text `{text}`")));
         };
-        // One that was not there in training is missing, as it is to the packages.
-        let place = categories.iter().position(|category| category == text);
-        return Ok(place.map_or(f64::NAN, |place| place as f64));
+        return match model.category_of(at, text) {
+            Some(code) => Ok(code as f64),
+            None if feature.unknown == UnknownCategory::Missing => Ok(f64::NAN),
+            None => Err(unknown(feature, categories, text)),
+        };
     }
     let mut number = f64::NAN;
     all(tensor, Columns::All, |x| number = x)?;
     Ok(number)
+}
+
+/// XGBoost refuses categories that were not there in training; up to 3.2 it takes some for another one, which is its issue 12189.
+fn unknown(feature: &Feature, categories: &[Arc<str>], text: &str) -> Error {
+    const SOME: usize = 8;
+    let shown = |text: &str| {
+        let cut = text.char_indices().nth(60).map_or(text.len(), |(end, _)| end);
+        format!("`{}{}`", &text[..cut], if cut < text.len() { "…" } else { "" })
+    };
+    let known: Vec<String> = categories.iter().take(SOME).map(|category| shown(category)).collect();
+    let (known, count) = (known.join(", "), categories.len());
+    let known = match count {
+        0 => "none whose name the model's file tells".to_owned(),
+        1..=SOME => known,
+        _ => format!("{known}, … ({count} in all)"),
+    };
+    let what = format!("feature `{}` has no category {}, it has {known}", feature.name, shown(text));
+    let error = wrong("TB0387", what);
+    match feature.unknown {
+        UnknownCategory::RefusedOrCut => error.with_help(
+            "if it was there in training: XGBoost up to 3.3 keeps only some of the names of a pandas table where they are not ASCII; \
+             give the category's number, or train with names that are ASCII",
+        ),
+        _ => error.with_help("leave out what was not there in training: it is missing then"),
+    }
 }
 
 /// Gives the wanted numbers of a tensor to `each`.

@@ -1,9 +1,10 @@
 //! XGBoost's models, from their JSON or UBJSON document.
 
+use crate::categories;
 use crate::document::{Node, whole};
 use crate::forest::{Decide, Forest, Members, Raw, TOO_LARGE, Xgboost};
 use crate::link::Link;
-use crate::model::{Body, Feature, FeatureKind, Features, Read, Refusal};
+use crate::model::{Body, Feature, FeatureKind, Features, Read, Refusal, UnknownCategory};
 
 /// How many outputs a model may have.
 pub(crate) const MOST_OUTPUTS: usize = 1 << 14;
@@ -24,7 +25,7 @@ impl From<&str> for Refusal {
 pub(crate) fn read(document: &Node, all: bool) -> Result<Read, Refusal> {
     let Some(learner) = document.get("learner") else { return Err(other_document(document)) };
     let param = learner.need("learner_model_param")?;
-    let features = features(learner, param.count("num_feature")?)?;
+    let mut features = features(learner, param.count("num_feature")?)?;
     let objective = learner.need("objective")?;
     let name = objective.need("name")?.text().ok_or("the objective's name is no text")?;
     let (link, base_link) = links(name)?;
@@ -33,11 +34,16 @@ pub(crate) fn read(document: &Node, all: bool) -> Result<Read, Refusal> {
     let booster = learner.need("gradient_booster")?;
     let kind = booster.need("name")?.text().ok_or("the booster's name is no text")?;
     let body = match kind {
-        "gbtree" => forest(learner, booster.need("model")?, None, &features, groups, all)?,
+        "gbtree" => {
+            let model = booster.need("model")?;
+            categories::read(document, model, &mut features)?;
+            forest(learner, model, None, &features, groups, all)?
+        }
         "dart" => {
-            let inner = booster.need("gbtree")?;
+            let model = booster.need("gbtree")?.need("model")?;
             let weights = booster.array("weight_drop")?;
-            forest(learner, inner.need("model")?, Some(weights), &features, groups, all)?
+            categories::read(document, model, &mut features)?;
+            forest(learner, model, Some(weights), &features, groups, all)?
         }
         "gblinear" => linear(booster.need("model")?, features.count, groups)?,
         other => return Err(Refusal::Unsupported(format!("booster `{other}`"))),
@@ -150,7 +156,7 @@ fn features(learner: &Node, count: usize) -> Result<Features, Refusal> {
                 .map(|i| {
                     let name = names.and_then(|names| names[i].text());
                     let name = name.map_or_else(|| format!("f{i}").into(), Into::into);
-                    Feature { name, kind: kind(i), categories: None }
+                    Feature { name, kind: kind(i), categories: None, unknown: UnknownCategory::Refused }
                 })
                 .collect(),
         ),

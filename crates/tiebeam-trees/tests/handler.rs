@@ -83,6 +83,61 @@ fn rows_that_do_not_fit_are_refused_one_by_one() {
     assert_eq!(with_names.check(&named("age", Tensor::vector(vec![1.0, 2.0]))).unwrap_err().code(), "TB0386");
 }
 
+/// XGBoost's `predict` fails with "Found a category not in the training set"; LightGBM's takes it for a missing one.
+#[test]
+fn categories_that_training_did_not_have_are_refused_or_missing() {
+    let named = |name: &str, text: &str| {
+        Tensors::new([Arc::<str>::from(name)], vec![Tensor::scalar(Arc::<str>::from(text))]).unwrap()
+    };
+    let xgb = model("xgb_named.json", &LoadOptions::default());
+    xgb.check(&named("city", "town39")).unwrap();
+    let error = xgb.check(&named("city", "town40")).unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::InvalidData, "TB0387"));
+    assert_eq!(
+        error.message(),
+        "feature `city` has no category `town40`, it has `town0`, `town7`, `town14`, `town21`, `town28`, `town35`, `town2`, \
+         `town9`, … (40 in all)"
+    );
+    assert!(error.help().unwrap().contains("it is missing then"), "{error}");
+    let ran = xgb.run::<_, Tensor>(&[named("city", "town40")]).unwrap_err();
+    assert_eq!(ran.message(), error.message());
+    let long = xgb.check(&named("color", &"é".repeat(10_000))).unwrap_err();
+    assert!(long.message().len() < 300 && long.message().contains("é…`"), "{long}");
+    // A number's name is another thing than the number.
+    assert_eq!(xgb.check(&named("age", "1.5")).unwrap_err().code(), "TB0387");
+    xgb.check(&Tensors::new([Arc::<str>::from("city")], vec![Tensor::scalar(77.0)]).unwrap()).unwrap();
+    let lgb = model("lgb_named.txt", &LoadOptions::default());
+    let none = Tensors::new([Arc::<str>::from("city")], vec![Tensor::scalar(f64::NAN)]).unwrap();
+    let ran = lgb.run::<_, Tensor>(&[named("city", "town40"), none]).unwrap();
+    assert_eq!(ran[0], ran[1]);
+}
+
+#[test]
+fn damaged_names_of_categories_are_refused() {
+    let json = std::fs::read_to_string(fixture("xgb_named.json")).unwrap();
+    let changed = |from: &str, to: &str| {
+        assert!(json.contains(from), "{from}");
+        let error = refused(json.replacen(from, to, 1).as_bytes());
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Model, "TB0382"));
+        error.message().to_owned()
+    };
+    let segments =
+        changed("\"feature_segments\":[0,0,0,0,0,5,45]", "\"feature_segments\":[0,0,0,0,0,5,2147483648]");
+    let want = "the categories of feature 5: there are 40, but `feature_segments` goes 5 to 2147483648";
+    assert!(segments.ends_with(want), "{segments}");
+    let offsets = changed("\"offsets\":[0,6,12,", "\"offsets\":[0,16,12,");
+    assert!(offsets.ends_with("the categories of feature 4: `offsets` has 12 behind 16"), "{offsets}");
+    let bytes = changed("\"values\":[99,111,", "\"values\":[99,-1,");
+    assert!(bytes.ends_with("a name that is not UTF-8, at byte 1 of `values`"), "{bytes}");
+    // Before 3.1 there are none, and a model of numpy has empty ones.
+    let (start, end) = (json.find("\"cats\":").unwrap(), json.find("\"gbtree_model_param\"").unwrap());
+    for cats in ["", "\"cats\":{\"enc\":[],\"feature_segments\":[],\"sorted_idx\":[]},"] {
+        let old = [&json[..start], cats, &json[end..]].concat();
+        let old = TreesModel::from_bytes("old", old.as_bytes(), &LoadOptions::default()).unwrap();
+        assert!(old.features().iter().all(|feature| feature.categories.is_none()));
+    }
+}
+
 #[test]
 fn what_is_no_model_is_told_for_what_it_is() {
     let cases: [(&[u8], &str, &str); 9] = [

@@ -3,8 +3,10 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)] // tests fail by panicking, and say what they counted
 
+use std::sync::Arc;
+
 use tiebeam_core::error::ErrorKind;
-use tiebeam_inference::Tensor;
+use tiebeam_inference::{Tensor, Tensors};
 use tiebeam_trees::{LoadOptions, TreesModel};
 
 #[path = "../../../fixtures/hostile.rs"]
@@ -29,6 +31,17 @@ fn read(data: &[u8]) -> Result<Outcome, String> {
                 let (ran, taken) = counted(|| model.run::<_, Tensor>(&rows));
                 if ran.map_err(|error| format!("{error:?}"))?.len() != rows.len() {
                     return Err("a row got no answer".to_owned());
+                }
+                peak = peak.max(taken);
+                // The names of categories are looked up, whatever they are.
+                let names = [Arc::<str>::from("city")];
+                let town = Tensors::new(names, vec![Tensor::scalar(Arc::<str>::from("town7"))]);
+                let town = [town.map_err(|error| format!("{error:?}"))?];
+                let (ran, taken) = counted(|| model.run::<_, Tensor>(&town));
+                if let Err(error) = ran
+                    && error.kind() != ErrorKind::InvalidData
+                {
+                    return Err(format!("{error:?}"));
                 }
                 peak = peak.max(taken);
             }
@@ -56,7 +69,7 @@ fn mutants(format: &str, files: &[&str], words: &[&[u8]]) {
 
 #[test]
 fn xgboost_json() {
-    let words: [&[u8]; 12] = [
+    let words: [&[u8]; 14] = [
         b"[",
         b"{\"",
         b"NaN",
@@ -69,10 +82,12 @@ fn xgboost_json() {
         b"\"num_class\":\"99999\"",
         b"\"num_feature\":\"2000000000\"",
         b"16777215",
+        b"\"offsets\":[0,0,0,0]",
+        b"-61",
     ];
     mutants(
         "xgboost-json",
-        &["xgb_binary.json", "xgb_softprob.json", "xgb_dart.json", "xgb_linear.json"],
+        &["xgb_binary.json", "xgb_softprob.json", "xgb_dart.json", "xgb_linear.json", "xgb_named.json"],
         &words,
     );
 }
@@ -90,7 +105,11 @@ fn xgboost_ubjson() {
         b"\0\0\0\0",
         b"N",
     ];
-    mutants("xgboost-ubjson", &["xgb_quantiles.ubj", "xgb_early.ubj", "xgb_forest.ubj"], &words);
+    mutants(
+        "xgboost-ubjson",
+        &["xgb_quantiles.ubj", "xgb_early.ubj", "xgb_forest.ubj", "xgb_cut_names.ubj"],
+        &words,
+    );
 }
 
 #[test]

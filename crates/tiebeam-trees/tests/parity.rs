@@ -148,6 +148,78 @@ fn features_by_name_may_be_absent_and_categories_may_be_texts() {
     }
 }
 
+/// An example of a row's numbers by name, in another order than the model's; `text` says what categories are.
+fn by_name(row: &[f64; 6], text: impl Fn(usize, u32) -> String) -> Tensors {
+    let (mut names, mut values) = (Vec::<Arc<str>>::new(), Vec::new());
+    for i in (0..FEATURES.len()).rev().filter(|i| !row[*i].is_nan()) {
+        names.push(FEATURES[i].into());
+        values.push(match i {
+            4 | 5 => Tensor::scalar(Arc::<str>::from(text(i, row[i] as u32))),
+            _ => Tensor::scalar(row[i]),
+        });
+    }
+    Tensors::new(names, values).unwrap()
+}
+
+#[test]
+fn xgboost_categories_go_by_name_as_in_tables_of_another_order() {
+    let rows = rows(1_000_000, 1_000, 40);
+    let text =
+        |feature: usize, number: u32| format!("{}{number}", if feature == 4 { "color" } else { "town" });
+    let batch: Vec<Tensors> = rows.iter().map(|row| by_name(row, text)).collect();
+    for (name, raw) in [("xgb_named.json", false), ("xgb_named.ubj", false), ("xgb_named.ubj", true)] {
+        let model = model(name, &LoadOptions { raw_scores: raw, ..LoadOptions::default() });
+        let city = &model.features()[5];
+        assert_eq!((city.kind, city.categories.as_ref().unwrap().len()), (FeatureKind::Categorical, 40));
+        assert_eq!(&*city.categories.as_ref().unwrap()[1], "town7");
+        batch.iter().for_each(|example| model.check(example).unwrap());
+        let seen = numbers(&model.run::<_, Tensor>(&batch).unwrap());
+        let (worst, same) = compare(&seen, &predicted(name, raw));
+        println!("{name} raw={raw}: {worst:.1e}, {same} of {} the same", seen.len());
+        assert!(worst <= 1e-6, "{name} raw={raw}: {worst}");
+        // Numbers are places in training, whatever the names: `town7` was the second.
+        let (by_text, by_number) =
+            (by_name(&[f64::NAN, 1.0, 2.0, 3.0, 3.0, 7.0], text), [f64::NAN, 1.0, 2.0, 3.0, 4.0, 1.0]);
+        let by_number = model.run::<_, Tensor>(&[Tensor::vector(by_number.to_vec())]).unwrap();
+        assert_eq!(model.run::<_, Tensor>(&[by_text]).unwrap(), by_number);
+    }
+}
+
+/// Names of which XGBoost 3.2 keeps some: what is left of them goes by name, the others by number. And whole numbers as names.
+#[test]
+fn xgboost_names_that_are_not_ascii_go_by_name_as_far_as_the_file_has_them() {
+    let model = model("xgb_cut_names.ubj", &LoadOptions::default());
+    let features = model.features();
+    let colors: Vec<&str> = features[4].categories.iter().flatten().map(|name| &**name).collect();
+    // Category i of training was number i * 7 % 5, of which 30 - 10 * number is the name.
+    assert_eq!(colors, ["30", "10", "-10", "20", "0"]);
+    let cities = features[5].categories.as_ref().unwrap();
+    assert!((30..40).contains(&cities.len()) && &*cities[1] == "città7", "{cities:?}");
+    let want = predicted("xgb_cut_names.ubj", false);
+    let (mut texts, mut cut) = (0, 0);
+    for (row, want) in rows(1_000_000, 1_000, 40).iter().zip(want) {
+        let example = by_name(row, |feature, number| match feature {
+            4 => (30 - 10 * i64::from(number)).to_string(),
+            _ => format!("città{number}"),
+        });
+        if let Err(error) = model.check(&example) {
+            assert_eq!(error.code(), "TB0387");
+            assert!(error.help().unwrap().contains("keeps only some of the names"), "{error}");
+            cut += 1;
+        } else {
+            let seen = numbers(&model.run::<_, Tensor>(&[example]).unwrap());
+            assert!(compare(&seen, &[want]).0 <= 1e-6);
+            texts += 1;
+        }
+        // Times 23 undoes times 7 among forty, times 3 among five.
+        let places = [row[0], row[1], row[2], row[3], row[4] * 3.0 % 5.0, row[5] * 23.0 % 40.0];
+        let seen = numbers(&model.run::<_, Tensor>(&[Tensor::vector(places.to_vec())]).unwrap());
+        assert!(compare(&seen, &[want]).0 <= 1e-6);
+    }
+    println!("{texts} rows by name, {cut} with a name that was cut off");
+    assert!(texts > 750 && cut > 50);
+}
+
 #[test]
 fn early_stopping_is_heard_unless_all_trees_are_wanted() {
     let best = model("xgb_early.ubj", &LoadOptions::default());
