@@ -1140,6 +1140,38 @@ pipeline:
 }
 
 #[test]
+fn texts_are_categories_of_xgboosts_models_by_name() {
+    let run = |color: &str, city: &str| {
+        let yaml = format!(
+            "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {{elements: [{{n: 0, income: 1.5, visits: 0.0, balance: 0.5, color: {color}, city: {city}}}]}}
+    - type: RunInference
+      config:
+        model_handler:
+          type: XGBoostModelHandlerNumpy
+          config: {{model_uri: MODELS/trees/xgb_named.json}}
+    - type: MapToFields
+      config: {{fields: {{n: n, y: inference}}}}
+    - type: LogForTesting
+"
+        );
+        run_in(&tempfile::tempdir().unwrap(), &yaml)
+    };
+    // What XGBoost says of that row. In its file `color1` stands fourth, and `town14` third.
+    let said = |y: &str| format!("Info: {{\"n\":0,\"y\":{y}}}\n");
+    assert_eq!(run("color2", "town14"), said("0.8130791"));
+    assert_eq!(run("color1", "town14"), said("0.9625255"));
+    assert_eq!(run("color2", "town0"), said("0.72058237"));
+    assert_eq!(run("3", "2"), said("0.9625255"));
+    let shown = run("mauve", "town14");
+    assert!(shown.contains("feature `color` has no category `mauve`, it has `color0`, `color2`"), "{shown}");
+}
+
+#[test]
 fn a_tensorflow_lite_model_over_rows() {
     let yaml = "
 pipeline:
