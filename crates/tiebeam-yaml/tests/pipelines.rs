@@ -133,6 +133,85 @@ pipeline:
 }
 
 #[test]
+fn answers_may_come_without_their_rows() {
+    let run = |handler: &str| {
+        let yaml = format!(
+            "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {{elements: [{{k: es, x: 2.0}}]}}
+    - type: RunInference
+      config: {{drop_example: true, with_model_id: true, inference_tag: x, model_handler: {handler}}}
+    - type: LogForTesting
+"
+        );
+        run_in(&tempfile::tempdir().unwrap(), &yaml)
+    };
+    // The answer may have a name that the row had.
+    let five = "{type: OnnxModelHandlerNumpy, config: {model_uri: MODELS/five.onnx, postprocess: {expression: 'inference + example.x'}}}";
+    assert_eq!(run(five), "Info: {\"x\":12.0,\"x_model_id\":\"../../fixtures/models/five.onnx\"}\n");
+    let five = "{type: OnnxModelHandlerNumpy, config: {model_uri: MODELS/five.onnx}}";
+    let keyed =
+        format!("{{type: KeyedModelHandler, config: {{key: k, models: [{{keys: [es], handler: {five}}}]}}}}");
+    assert_eq!(
+        run(&keyed),
+        "Info: {\"k\":\"es\",\"x\":10.0,\"x_model_id\":\"../../fixtures/models/five.onnx\"}\n"
+    );
+}
+
+#[test]
+fn targets_of_batches_are_those_of_beam() {
+    let run = |targets: &str| {
+        let yaml = format!(
+            "
+pipeline:
+  type: chain
+  transforms:
+    - type: Create
+      config: {{elements: [{{x: 2.0}}]}}
+    - type: RunInference
+      config:
+        model_handler:
+          type: OnnxModelHandlerNumpy
+          config:
+            model_uri: MODELS/five.onnx
+            {targets}
+    - type: LogForTesting
+"
+        );
+        run_in(&tempfile::tempdir().unwrap(), &yaml)
+    };
+    for fine in [
+        "target_batch_overhead: 0.1",
+        "target_batch_overhead: null",
+        "target_batch_duration_secs: 0.5",
+        "target_batch_duration_secs: null",
+        "target_batch_duration_secs_including_fixed_cost: 2",
+        "variance: 0",
+    ] {
+        assert_eq!(run(fine), "Info: {\"x\":2.0,\"inference\":10.0}\n", "{fine}");
+    }
+    for (wrong, why) in [
+        ("target_batch_overhead: 2", "target_batch_overhead (2) must be between 0 and 1"),
+        ("target_batch_duration_secs: 0", "target_batch_duration must be more than nothing"),
+        ("target_batch_duration_secs: -1", "`target_batch_duration_secs` is a number of seconds"),
+        ("target_batch_duration_secs: long", "`target_batch_duration_secs` wants a number"),
+        (
+            "target_batch_duration_secs_including_fixed_cost: 0",
+            "target_batch_duration_including_fixed_cost must be more than nothing",
+        ),
+        ("variance: 1.5", "variance (1.5) must be between 0 and 1"),
+    ] {
+        let shown = run(wrong);
+        assert!(shown.contains(why), "{shown}");
+        // The key itself is shown, not the step.
+        assert!(shown.contains(&format!("{wrong}\n")), "{shown}");
+    }
+}
+
+#[test]
 fn the_files_of_models_travel_with_the_pipeline() {
     let yaml = "
 pipeline:

@@ -15,11 +15,12 @@ mod rows;
 #[cfg(feature = "text")]
 mod texts;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tiebeam_core::coder::row_coder;
-use tiebeam_core::row::{FieldType, Row, Schema, TypeKind, Value};
+use tiebeam_core::row::{Field, FieldType, Row, Schema, TypeKind, Value};
 use tiebeam_graph::PCollection;
 use tiebeam_inference::chain::{After, Before, IntoChain, PredictionOf};
 use tiebeam_inference::{
@@ -63,6 +64,11 @@ pub(super) const TYPES: &[TransformType] = &[TransformType {
         Key::optional("inference_args", Wants::Map, "arguments for the handler"),
         Key::optional("with_model_id", Wants::Bool, "adds the field `<tag>_model_id` (ours)"),
         Key::optional(
+            "drop_example",
+            Wants::Bool,
+            "the answers without the rows' own fields, but a key's (ours)",
+        ),
+        Key::optional(
             "monitoring",
             Wants::Map,
             "`{output: NAME}`: a copy of what the model says goes there, before `postprocess` (ours)",
@@ -97,6 +103,22 @@ pub const COMMON: &[Key] = &[
         "an expression or `{callable: …}`: rows of about one length share batches",
     ),
     Key::optional("batch_bucket_boundaries", Wants::List, "upper ends of the classes of lengths"),
+    Key::optional(
+        "target_batch_overhead",
+        Wants::Number,
+        "batches grow until their fixed cost is no larger a share; 0.05, null for none",
+    ),
+    Key::optional(
+        "target_batch_duration_secs",
+        Wants::Number,
+        "how long the rows of a batch may take; 10, null for none",
+    ),
+    Key::optional(
+        "target_batch_duration_secs_including_fixed_cost",
+        Wants::Number,
+        "how long a batch may take; no bound",
+    ),
+    Key::optional("variance", Wants::Number, "how far sizes spread, so that the estimate goes on; 0.25"),
     Key::optional("model_copies", Wants::Int, "copies of the model, taken in turn; 1"),
     Key::optional("timeout", Wants::Any, "how long a load or a call may take: seconds, or 500ms"),
     Key::optional(
@@ -138,7 +160,13 @@ fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
     let tag = maker.text("inference_tag").unwrap_or_else(|| "inference".into());
     let outputs = OutputPlan::make(maker, &config, &input, &inputs, &loaded)?;
     let with_model_id = maker.flag("with_model_id");
-    let schema = answer_schema(maker, &input, &tag, outputs.field_type(), with_model_id)?;
+    let kept = match (maker.flag("drop_example"), &keyed) {
+        (false, _) => 0..input.schema.fields.len(),
+        (true, Some(keyed)) => keyed.column..keyed.column + 1,
+        (true, None) => 0..0,
+    };
+    let added = (outputs.field_type(), with_model_id);
+    let schema = answer_schema(maker, &input.schema.fields[kept.clone()], &tag, added)?;
     let monitoring = Monitoring::of(maker, &input, &tag, &outputs)?;
     let versions = Versions::of(maker, keyed.is_some())?;
     let errors = maker.errors_within(FieldType::required(TypeKind::Row(input.schema.clone())));
@@ -165,6 +193,7 @@ fn run_inference(maker: &mut Maker<'_>) -> Option<Made> {
         inputs,
         outputs,
         schema,
+        kept,
         with_model_id,
         batching,
         copies,
@@ -283,6 +312,39 @@ fn boundaries(maker: &mut Maker<'_>, config: &Node) -> Option<Arc<[usize]>> {
     ends.map(Arc::from)
 }
 
+/// A number that the file tells: none within for `null`, none where there is nothing.
+fn number(config: &Node, key: &str) -> Option<Option<f64>> {
+    match config.get(key)?.content {
+        Content::Int(number) => Some(Some(number as f64)),
+        Content::Float(number) => Some(Some(number)),
+        _ => Some(None),
+    }
+}
+
+/// As [`number`], of seconds.
+fn seconds(maker: &mut Maker<'_>, config: &Node, key: &str) -> Option<Option<Duration>> {
+    let Some(told) = number(config, key)? else { return Some(None) };
+    match Duration::try_from_secs_f64(told) {
+        Ok(duration) => Some(Some(duration)),
+        Err(_) => {
+            let message = format!("`{key}` is a number of seconds");
+            maker.problem(Diagnostic::new("TB0208", config.get(key)?.span, message));
+            None
+        }
+    }
+}
+
+/// The keys that errors of batching are about; a longer name before one that it begins with.
+const BATCHING: [&str; 7] = [
+    "batch_bucket_boundaries",
+    "max_batch_duration_secs",
+    "max_batch_duration",
+    "target_batch_overhead",
+    "target_batch_duration_secs_including_fixed_cost",
+    "target_batch_duration_secs",
+    "variance",
+];
+
 fn batching(maker: &mut Maker<'_>, config: &Node, has_lengths: bool) -> Option<Batching> {
     let mut batching = Batching::default();
     if let Some(n) = positive(maker, config, "max_batch_size") {
@@ -298,19 +360,20 @@ fn batching(maker: &mut Maker<'_>, config: &Node, has_lengths: bool) -> Option<B
     if let Some(bytes) = positive(maker, config, "max_queue_bytes") {
         batching.max_queue_bytes = bytes as u64;
     }
-    if let Some(node) = config.get("max_batch_duration_secs") {
-        let seconds = match node.content {
-            Content::Int(seconds) => seconds as f64,
-            Content::Float(seconds) => seconds,
-            _ => 0.0,
-        };
-        match Duration::try_from_secs_f64(seconds) {
-            Ok(duration) => batching.max_batch_duration = Some(duration),
-            Err(_) => {
-                let message = "`max_batch_duration_secs` is a number of seconds";
-                maker.problem(Diagnostic::new("TB0208", node.span, message));
-            }
-        }
+    if let Some(told) = seconds(maker, config, "max_batch_duration_secs") {
+        batching.max_batch_duration = told;
+    }
+    if let Some(told) = seconds(maker, config, "target_batch_duration_secs") {
+        batching.target_batch_duration = told;
+    }
+    if let Some(told) = seconds(maker, config, "target_batch_duration_secs_including_fixed_cost") {
+        batching.target_batch_duration_including_fixed_cost = told;
+    }
+    if let Some(told) = number(config, "target_batch_overhead") {
+        batching.target_batch_overhead = told;
+    }
+    if let Some(Some(variance)) = number(config, "variance") {
+        batching.variance = variance;
     }
     if let Some(node) = config.get("max_batch_duration").filter(|node| node.content != Content::Null) {
         match crate::windowing::duration(node) {
@@ -322,28 +385,28 @@ fn batching(maker: &mut Maker<'_>, config: &Node, has_lengths: bool) -> Option<B
     match batching.validated(has_lengths) {
         Ok(batching) => Some(batching),
         Err(error) => {
-            let about = |key: &str| {
-                config.get(key).filter(|_| error.message().contains(key.trim_start_matches("batch_")))
+            // The error has the names of Rust's.
+            let about = |key: &&str| {
+                let name = key.trim_start_matches("batch_").replace("_secs", "");
+                config.get(key).filter(|_| error.message().contains(&name))
             };
             let sizes = || config.get("min_batch_size").or(config.get("max_batch_size"));
-            let told = about("batch_bucket_boundaries").or_else(|| about("max_batch_duration"));
-            let span = told.or_else(sizes).map_or(config.span, |n| n.span);
+            let span = BATCHING.iter().find_map(about).or_else(sizes).map_or(config.span, |n| n.span);
             maker.refuse(&error, span);
             None
         }
     }
 }
 
-/// The input's fields, the answer, and the model's id where it is wanted.
+/// The input's fields that are kept, the answer, and the model's id where it is wanted.
 fn answer_schema(
     maker: &mut Maker<'_>,
-    input: &Collection,
+    kept: &[Field],
     tag: &Arc<str>,
-    answer: &FieldType,
-    with_model_id: bool,
+    (answer, with_model_id): (&FieldType, bool),
 ) -> Option<Arc<Schema>> {
     let mut fields: Vec<(Arc<str>, FieldType)> =
-        input.schema.fields.iter().map(|field| (field.name.clone(), field.field_type.clone())).collect();
+        kept.iter().map(|field| (field.name.clone(), field.field_type.clone())).collect();
     let mut added = vec![(tag.clone(), answer.clone())];
     if with_model_id {
         added.push((format!("{tag}_model_id").into(), FieldType::required(TypeKind::String)));
@@ -366,6 +429,8 @@ struct Step {
     inputs: InputPlan,
     outputs: OutputPlan,
     schema: Arc<Schema>,
+    /// The columns that go on beside the answer.
+    kept: Range<usize>,
     with_model_id: bool,
     batching: Batching,
     copies: usize,
@@ -389,6 +454,7 @@ impl Step {
             inputs,
             outputs,
             schema,
+            kept,
             with_model_id,
             batching,
             copies,
@@ -404,7 +470,8 @@ impl Step {
             let answer = outputs.answer(&result)?;
             let id = with_model_id.then(|| Value::String(result.model_id.clone()));
             let row = result.example.into_row();
-            let values = row.values.iter().cloned().chain([answer]).chain(id).collect::<Vec<_>>();
+            let own = row.values[kept.clone()].iter().cloned();
+            let values = own.chain([answer]).chain(id).collect::<Vec<_>>();
             Ok(Row::new(rows.clone(), values))
         };
         let feeds = inputs.feeds(&input);

@@ -149,7 +149,7 @@ impl Monitoring {
             maker.problem(problem.help("give the monitored predictions another name"));
             return None;
         }
-        let schema = super::answer_schema(maker, input, tag, plan.raw_type(), true)?;
+        let schema = super::answer_schema(maker, &input.schema.fields, tag, (plan.raw_type(), true))?;
         Some(Some(Monitoring { name, schema, plan: plan.clone() }))
     }
 
