@@ -171,6 +171,10 @@ macro_rules! as_the_inner_handler {
         fn keeps_time(&self) -> bool {
             self.handler.keeps_time()
         }
+
+        fn is_loaded(&self, cohort: usize) {
+            self.handler.is_loaded(cohort);
+        }
     };
 }
 pub(crate) use as_the_inner_handler;
@@ -418,6 +422,13 @@ pub trait ModelHandler: Send + Sync + 'static {
     #[doc(hidden)]
     fn keeps_time(&self) -> bool {
         false
+    }
+
+    /// Learns that the model of a cohort is there, loaded by this handler or by another step's that shares it: what was kept for a
+    /// load may go.
+    #[doc(hidden)]
+    fn is_loaded(&self, cohort: usize) {
+        let _ = cohort;
     }
 
     /// Learns where in the pipeline it is, before anything is loaded.

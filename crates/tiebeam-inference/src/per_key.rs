@@ -28,6 +28,7 @@ trait AnyHandler<E, P>: Send + Sync {
     fn validate_args(&self, args: &InferenceArgs) -> Result<()>;
     fn lacks_memory(&self, error: &Error) -> bool;
     fn place(&self, places: &mut Places<'_>);
+    fn is_loaded(&self);
     fn keeps_time(&self) -> bool;
     fn counts(&self, model: &AnyModel) -> Vec<(&'static str, u64)>;
 }
@@ -157,6 +158,10 @@ impl<H: ModelHandler, B: Before<H::Example>> AnyHandler<B::In, H::Inference> for
 
     fn place(&self, places: &mut Places<'_>) {
         self.handler.place(places);
+    }
+
+    fn is_loaded(&self) {
+        self.handler.is_loaded(0);
     }
 
     fn keeps_time(&self) -> bool {
@@ -412,6 +417,12 @@ impl<K: ModelKey, E: Element, P: Element> ModelHandler for PerKeyHandler<K, E, P
 
     fn keeps_time(&self) -> bool {
         self.handlers.iter().all(|handler| handler.keeps_time())
+    }
+
+    fn is_loaded(&self, cohort: usize) {
+        if let Some(handler) = self.handlers.get(self.routes.base_of(cohort)) {
+            handler.is_loaded();
+        }
     }
 
     fn place(&self, places: &mut Places<'_>) {

@@ -206,6 +206,7 @@ impl<H: ModelHandler, B: Before<H::Example>, A: Send + Sync + 'static> Step<H, B
     /// What the load said.
     pub(crate) fn load(&self, cohort: usize) -> Result<Arc<ModelCell<H::Model>>> {
         let cell = self.models.acquire(cohort)?.cell.clone();
+        self.handler.is_loaded(cohort);
         self.batcher.know(cohort, &cell.current().memory, &cell.latencies);
         Ok(cell)
     }

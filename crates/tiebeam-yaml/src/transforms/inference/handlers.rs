@@ -233,9 +233,10 @@ pub struct Loaded {
     pub(super) namespace: String,
     pub(super) load: Load,
     pub(super) files: Vec<PathBuf>,
-    /// None where it is asked for when the run begins.
+    /// None where it is asked for when the run begins, or loaded again when it is needed.
     pub(super) model: Option<Box<dyn RowModel>>,
     signature: Signature,
+    takes_missing: bool,
     /// The handler of its process, where it is in one.
     pub(super) apart: Option<Arc<Isolated<Told>>>,
     /// Whether it takes whatever inputs the file gives it.
@@ -274,7 +275,7 @@ impl Loaded {
     ) -> Option<Loaded> {
         match load(None) {
             Ok(model) => {
-                let signature = model.signature();
+                let (signature, takes_missing) = (model.signature(), model.takes_missing());
                 let model = Some(model);
                 let is_open = false;
                 Some(Loaded {
@@ -284,6 +285,7 @@ impl Loaded {
                     files,
                     model,
                     signature,
+                    takes_missing,
                     apart: None,
                     is_open,
                     batching: None,
@@ -313,6 +315,7 @@ impl Loaded {
             files,
             model: None,
             signature,
+            takes_missing: false,
             apart: None,
             is_open: true,
             batching: None,
@@ -345,7 +348,7 @@ impl Loaded {
 
     /// As [`RowModel::takes_missing`].
     pub fn takes_missing(&self) -> bool {
-        self.model.as_ref().is_some_and(|model| model.takes_missing())
+        self.takes_missing
     }
 
     /// What goes in and what comes out.

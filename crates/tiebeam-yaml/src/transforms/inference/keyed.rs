@@ -98,7 +98,7 @@ pub fn keyed_models(
             maker.problem(Diagnostic::new("TB0208", handler.span, "a model for each key has none in it"));
             return None;
         }
-        let loaded = made(maker, kind, &config)?;
+        let mut loaded = made(maker, kind, &config)?;
         if let Some((_, first)) = all.first()
             && let Some(why) = loaded.signature().differs_from(first.signature())
         {
@@ -106,6 +106,10 @@ pub fn keyed_models(
             let message = format!("the models of all keys take and give the same: {why}");
             maker.problem(Diagnostic::new("TB0205", loaded.span, message));
             return None;
+        }
+        // Those that can't be there at the same time are loaded when they are wanted.
+        if max_models.is_some_and(|most| all.len() >= most) {
+            loaded.model = None;
         }
         all.push((keys, loaded));
     }

@@ -154,9 +154,88 @@ impl ModelHandler for RowHandler {
         self.apart.is_some()
     }
 
+    // Another step's copy may be the one that is used.
+    fn is_loaded(&self, _: usize) {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     fn place(&self, places: &mut Places<'_>) {
         if let Some(apart) = &self.apart {
             apart.place(places);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tiebeam_graph::{Create, Pipeline};
+    use tiebeam_inference::RunInference;
+
+    use super::*;
+
+    /// A model that counts how many there are.
+    struct Counted(Arc<AtomicUsize>);
+
+    impl Counted {
+        fn one(alive: &Arc<AtomicUsize>) -> Box<dyn RowModel> {
+            alive.fetch_add(1, Ordering::SeqCst);
+            Box::new(Counted(alive.clone()))
+        }
+    }
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    impl RowModel for Counted {
+        fn signature(&self) -> Signature {
+            Signature { inputs: Vec::new(), outputs: Vec::new() }
+        }
+
+        fn info(&self) -> ModelInfo {
+            ModelInfo::default()
+        }
+
+        fn check(&self, _: &Prepared) -> Result<()> {
+            Ok(())
+        }
+
+        fn predict(&self, batch: &[Prepared], _: &InferenceArgs) -> Result<Predictions<Tensors>> {
+            Ok(Predictions::All(batch.iter().map(|example| example.tensors().clone()).collect()))
+        }
+    }
+
+    #[test]
+    fn steps_that_share_a_model_keep_no_other() {
+        let alive = Arc::<AtomicUsize>::default();
+        let p = Pipeline::new();
+        let example = Prepared::bare(Tensors::of_checked_names(Arc::new([]), Vec::new()));
+        let input = p.apply(Create::of([example]));
+        for name in ["One", "Two", "Three"] {
+            let load: Load = {
+                let alive = alive.clone();
+                Arc::new(move |_| Ok(Counted::one(&alive)))
+            };
+            let handler = RowHandler {
+                handler: "Counted",
+                namespace: "Ours".to_owned(),
+                load,
+                files: Vec::new(),
+                first: Mutex::new(Some(Counted::one(&alive))),
+                measures: Measures::default(),
+                apart: None,
+                has_counts: false,
+            };
+            input.step(name).apply(RunInference::new(handler).with_model_identifier("one of three"));
+        }
+        assert_eq!(alive.load(Ordering::SeqCst), 3, "each was loaded to know what it takes");
+        let graph = p.build().unwrap();
+        graph.run_checks().unwrap();
+        assert_eq!(alive.load(Ordering::SeqCst), 1);
+        drop(graph);
     }
 }
