@@ -26,6 +26,7 @@ pipeline:
     std::fs::write(dir.join("p.yaml"), file).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tiebeam"));
     command.args([verb, "p.yaml", "--report", "r.json"].iter().take(if verb == "run" { 4 } else { 2 }));
+    command.env("TB_GIVEN", "/given/libonnxruntime.so");
     command.current_dir(dir).env_remove("RUST_BACKTRACE").env("NO_COLOR", "1").output().unwrap()
 }
 
@@ -125,14 +126,19 @@ fn variables_are_set_before_the_model_is_loaded_there_or_here() {
         assert!(output.status.success(), "{}", said(&output));
         assert_eq!(rows(&output).len(), 1);
         // What looks for its library where a variable says has seen the variable.
-        let nowhere = "ORT_DYLIB_PATH: /nowhere/libonnxruntime.so";
-        let output = run(dir.path(), "run", &more(nowhere, isolation), "{x: 20.0}", "");
-        assert!(!output.status.success());
-        assert!(said(&output).contains("/nowhere/libonnxruntime.so"), "{}", said(&output));
+        for (nowhere, told) in [
+            ("ORT_DYLIB_PATH: /nowhere/libonnxruntime.so", "/nowhere/libonnxruntime.so"),
+            ("ORT_DYLIB_PATH: '${env:TB_GIVEN}'", "/given/libonnxruntime.so"),
+        ] {
+            let output = run(dir.path(), "run", &more(nowhere, isolation), "{x: 20.0}", "");
+            assert!(!output.status.success());
+            assert!(said(&output).contains(told), "{}", said(&output));
+        }
         for (wrong, why) in [
             ("A: [1]", "the variable `A` is a text or a number"),
             ("A=B: 1", "a name with `=`"),
             ("'': 1", "a variable without a name"),
+            ("A: '${env:TB_NOT_THERE}'", "the environment variable TB_NOT_THERE is not set"),
         ] {
             let output = run(dir.path(), "validate", &more(wrong, isolation), "{x: 20.0}", "");
             assert!(!output.status.success());

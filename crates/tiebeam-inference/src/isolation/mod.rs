@@ -9,6 +9,7 @@ mod process;
 mod wire;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,11 +38,21 @@ pub use child::{description, give_up, is_model_process, job_options};
 ///
 /// The process can't use the network, start programs or change files, but may read them; a folder of its own for temporary
 /// files (`TMPDIR`) is the exception. It is confined by Landlock and seccomp before the model is loaded.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Isolation {
     bounds: Bounds,
     arguments: Option<Vec<OsString>>,
     env_vars: EnvVars,
+}
+
+impl fmt::Debug for Isolation {
+    /// Values of variables may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.env_vars.iter().map(|(name, _)| &**name).collect();
+        let mut shown = f.debug_struct("Isolation");
+        shown.field("bounds", &self.bounds).field("arguments", &self.arguments).field("env_vars", &names);
+        shown.finish()
+    }
 }
 
 impl Isolation {

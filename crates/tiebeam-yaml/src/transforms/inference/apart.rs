@@ -14,7 +14,7 @@ use tiebeam_inference::{
     Tensors,
 };
 
-use super::handlers::{HandlerType, Loaded, RowModel, handler_types};
+use super::handlers::{HandlerType, Loaded, RowModel, handler_types, variable_of};
 use super::inputs::Prepared;
 use crate::catalog::{Key, Wants, check_keys};
 use crate::diagnostic::Diagnostic;
@@ -63,7 +63,15 @@ fn variables(maker: &mut Maker<'_>, config: &Node) -> Option<Vec<(String, String
     let mut variables = Vec::new();
     for entry in node.as_map()? {
         let value = match &entry.value.content {
-            Content::String(text) => text.to_string(),
+            Content::String(text) => match variable_of(text).map(|name| (name, std::env::var(name))) {
+                None => text.to_string(),
+                Some((_, Ok(value))) => value,
+                Some((name, Err(_))) => {
+                    let message = format!("the environment variable {name} is not set");
+                    maker.problem(Diagnostic::new("TB0208", entry.value.span, message));
+                    return None;
+                }
+            },
             Content::Int(number) => number.to_string(),
             Content::Float(number) => number.to_string(),
             Content::Bool(value) => value.to_string(),

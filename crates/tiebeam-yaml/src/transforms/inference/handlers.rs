@@ -367,6 +367,12 @@ impl Loaded {
     }
 }
 
+/// The variable that `${env:NAME}` names.
+pub fn variable_of(given: &str) -> Option<&str> {
+    let name = given.strip_prefix("${env:")?.strip_suffix('}')?;
+    (!name.is_empty()).then_some(name)
+}
+
 /// The text of a key.
 pub fn text(config: &Node, key: &str) -> Option<Arc<str>> {
     config.get(key)?.as_str().cloned()

@@ -259,8 +259,7 @@ fn texts_to(name: &str, dtype: DType, shape: Vec<Dim>) -> Signature {
 /// The environment variable of a secret: none within where there is none, none where it is wrong.
 fn secret(maker: &mut Maker<'_>, config: &Node, key: &str) -> Option<Option<String>> {
     let Some(given) = text(config, key) else { return Some(None) };
-    let name = given.strip_prefix("${env:").and_then(|rest| rest.strip_suffix('}'));
-    if let Some(name) = name.filter(|name| !name.is_empty()) {
+    if let Some(name) = handlers::variable_of(&given) {
         return Some(Some(name.to_owned()));
     }
     let span = config.get(key).map_or(config.span, |node| node.span);
