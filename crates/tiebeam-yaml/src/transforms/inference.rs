@@ -82,7 +82,7 @@ pub(super) const TYPES: &[TransformType] = &[TransformType {
 
 /// The keys that all handlers have.
 pub const COMMON: &[Key] = &[
-    Key::optional("inputs", Wants::Map, "`{model input: field}`, or a list of fields for one input"),
+    Key::optional("inputs", Wants::Map, "`{model input: field}`, or a list of fields in place of the field"),
     Key::optional("outputs", Wants::Texts, "the outputs that are wanted; all"),
     Key::optional(
         "preprocess",
