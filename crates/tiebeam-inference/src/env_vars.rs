@@ -39,8 +39,9 @@ pub fn set(variables: &[(String, String)]) -> Result<()> {
         }
         if std::env::var_os(name).as_deref() != Some(OsStr::new(value)) {
             // SAFETY: Rust's own readers and writers of the environment wait for each other. What remains are readers in C on other
-            // threads: the runner has none yet, since the first load comes before the run; and on an engine's worker it is the
-            // first thing that its threads do.
+            // threads. A step's model is loaded before the runner has threads, and by an engine's worker before its first batch. Only
+            // a model for keys that is loaded later, and wants a variable that none before it wanted, sets it while others compute, as
+            // Beam's do; what reads the environment in C at that very moment is not protected from it. `isolation: process` is.
             unsafe { std::env::set_var(name, value) };
         }
         known.insert(name.to_owned(), value.to_owned());
